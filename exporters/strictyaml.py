@@ -6,7 +6,7 @@
    Merge keys (`<<`) are unknown keys: YAML 1.2 has none.
 """
 
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import pydantic
 import yaml
@@ -16,11 +16,15 @@ MAX_DEPTH = 32
 
 # libyaml reads a file of 10 000 streams ten times faster; the pure loader has the same rules.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_PLAIN_TAGS = {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
-_MESSAGES = {"extra_forbidden": "unknown key", "missing": "required, but missing"}
+_STR, _PLAIN_TAGS = "tag:yaml.org,2002:str", {"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
+_MESSAGES = {
+    "extra_forbidden": "unknown key",
+    "missing": "required, but missing",
+    "model_type": "a mapping is wanted here",
+}
 
 _Model = TypeVar("_Model", bound=pydantic.BaseModel)
-_Path = tuple[str | int, ...]
+Path = tuple[str | int, ...]  # of keys and indexes: ("targets", 0, "ports")
 
 
 class Problem(NamedTuple):
@@ -46,28 +50,27 @@ def parse(text: str, model: type[_Model], name: str) -> _Model:
 
     Raises BadInput with all problems: syntax, duplicate and unknown keys, wrong types, failed validators.
     """
-    document = _Document(name)
+    document = load(text, name)
+    checked = document.check(model, document.data)
+    if checked is None or document.problems:
+        raise BadInput(document.in_order())
+    return checked
+
+
+def load(text: str, name: str) -> "Document":
+    """Read one YAML document as plain data, for callers that check parts of it each by itself with `check`.
+
+    Raises BadInput where nothing can be read: syntax, too deep, too large.
+    """
+    document = Document(name)
     try:
-        data = document.read(text)
+        document.read(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         said = [getattr(error, "context", None), getattr(error, "problem", None)]
         document.add(", ".join(filter(None, said)) or str(error), (), mark.line + 1 if mark else 1)
-    except _Refused:  # its problem is noted, and what was read so far means nothing
-        pass
-    else:
-        try:
-            checked = model.model_validate(data, strict=True)
-        except pydantic.ValidationError as error:
-            for each in error.errors(include_url=False, include_context=False, include_input=False):
-                path = document.known(each["loc"])
-                missing = each["loc"][-1:] if each["type"] == "missing" else ()
-                message = _MESSAGES.get(each["type"], each["msg"].removeprefix("Value error, "))
-                document.add(message, (*path, *missing), document.lines[path])
-        else:
-            if not document.problems:
-                return checked
-    raise BadInput(document.in_order())
+        raise BadInput(document.in_order()) from None
+    return document
 
 
 def without_notes(data: Any) -> Any:
@@ -77,35 +80,50 @@ def without_notes(data: Any) -> Any:
     return data
 
 
-class _Refused(Exception):  # noqa: N818 - not an error of ours: the reading stops here
-    pass
-
-
-class _Document:
+class Document:
     """One YAML text as plain data, the line of every path in it, and the problems found, each with its line."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.lines: dict[_Path, int] = {(): 1}
+        self.data: Any = None
+        self.lines: dict[Path, int] = {(): 1}
         self.problems: list[tuple[int, Problem]] = []
         self.values = 0
 
-    def add(self, message: str, path: _Path, line: int) -> None:
+    def check(self, model: type[_Model], data: Any, path: Path = ()) -> _Model | None:
+        """The part of the text at `path` as `model`; None, and its problems noted, where it does not fit."""
+        try:
+            return model.model_validate(data, strict=True)
+        except pydantic.ValidationError as error:
+            for each in error.errors(include_url=False, include_context=False, include_input=False):
+                where = self.known((*path, *each["loc"]))
+                missing = each["loc"][-1:] if each["type"] == "missing" else ()
+                message = _MESSAGES.get(each["type"], each["msg"].removeprefix("Value error, "))
+                self.add(message, (*where, *missing), self.lines[where])
+            return None
+
+    def place(self, path: Path) -> str:
+        """Where a path stands: `peer.yaml:12: targets[0].ports.http`; what is not in the text, where its parent is."""
+        return self.spell(path, self.lines[self.known(path)])
+
+    def spell(self, path: Path, line: int) -> str:
         spelled = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
-        place = f"{self.name}:{line}" + (f": {spelled}" if spelled else "")
-        self.problems.append((line, Problem(place, message)))
+        return f"{self.name}:{line}" + (f": {spelled}" if spelled else "")
+
+    def add(self, message: str, path: Path, line: int) -> None:
+        self.problems.append((line, Problem(self.spell(path, line), message)))
 
     def in_order(self) -> list[Problem]:
         return [problem for _, problem in sorted(dict.fromkeys(self.problems), key=lambda each: each[0])]
 
-    def known(self, location: tuple[int | str, ...]) -> _Path:
+    def known(self, location: tuple[int | str, ...]) -> Path:
         """The longest path of the text within a validation error's location, which also names union members."""
-        path: _Path = ()
+        path: Path = ()
         for part in location:
             path = (*path, part) if (*path, part) in self.lines else path
         return path
 
-    def read(self, text: str) -> Any:
+    def read(self, text: str) -> None:
         depth = 0
         for event in yaml.parse(text, Loader=_Loader):  # before anything recursive sees the text
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -115,15 +133,15 @@ class _Document:
         loader = _Loader(text)
         try:
             node = loader.get_single_node()
-            return {} if node is None else self.plain(loader, node, ())
+            self.data = {} if node is None else self.plain(loader, node, ())
         finally:
             loader.dispose()
 
-    def refuse(self, message: str, path: _Path, line: int) -> None:
+    def refuse(self, message: str, path: Path, line: int) -> NoReturn:
         self.add(message, path, line)
-        raise _Refused
+        raise BadInput(self.in_order())
 
-    def plain(self, loader: Any, node: yaml.Node, path: _Path) -> Any:
+    def plain(self, loader: Any, node: yaml.Node, path: Path) -> Any:
         self.values += 1
         if self.values > MAX_VALUES:
             self.refuse(f"more than {MAX_VALUES} values once aliases are expanded", (), 1)
@@ -141,14 +159,17 @@ class _Document:
             items.append(self.plain(loader, item, (*path, index)))
         return items
 
-    def scalar(self, loader: Any, node: yaml.ScalarNode, path: _Path) -> Any:
+    def scalar(self, loader: Any, node: yaml.ScalarNode, path: Path) -> Any:
+        if node.tag not in (_STR, loader.resolve(yaml.ScalarNode, node.value, (True, False))):
+            self.add(f"unknown tag {node.tag}", path, self.lines[path])
+            return node.value
         try:
             return loader.construct_object(node)
-        except (yaml.YAMLError, ValueError) as error:  # an unknown tag; 2026-13-45, which YAML takes for a date
+        except (yaml.YAMLError, ValueError, OverflowError) as error:  # 2026-13-45, which YAML takes for a date
             self.add(f"cannot read {node.value!r}: {getattr(error, 'problem', error)}", path, self.lines[path])
             return node.value
 
-    def mapping(self, loader: Any, node: yaml.MappingNode, path: _Path) -> dict[str, Any]:
+    def mapping(self, loader: Any, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key, value in node.value:
             line = key.start_mark.line + 1
