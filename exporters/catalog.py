@@ -1,0 +1,338 @@
+"""The only reader of metrics.yaml: what each metric is called, means and carries, and from which value on it matters.
+
+1. A name says kind and unit: counters end in `_total`, infos in `_info`, and before that comes the unit's suffix.
+2. Labels and units come from closed lists; labels that a scrape configuration overwrites are refused.
+3. A threshold may ask only for metrics that stand in the catalogue, and its limits get worse in one direction.
+4. Everything wrong with the file is said at once, each with its line.
+"""
+
+import re
+import string
+from collections.abc import Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, Self
+
+import pydantic
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from exporters import strictyaml
+
+PREFIX = "ovnwatch_"
+# Unit of a value -> how the name of a metric in that unit ends (counters add _total, infos _info).
+UNITS = {
+    "seconds": "_seconds",
+    "timestamp": "_timestamp_seconds",
+    "ratio": "_ratio",
+    "count": "",
+    "state": "",
+    "none": "",
+}
+SEVERITIES = ("none", "info", "warning", "critical")  # from harmless to worst
+# OpenShift's user-workload monitoring and usual relabelling set these themselves; ours would become exported_*.
+REFUSED_LABELS = frozenset(
+    {"cluster", "container", "endpoint", "instance", "job", "le", "namespace", "node", "pod", "service", "type"}
+)
+SHORTEST_WINDOW = 120.0  # four scrapes at 30 s
+
+_SAMPLES = ("_bucket", "_count", "_sum")  # what a histogram adds to its name
+# A bound of a counted sum stands behind the unit: outage_seconds_upper_total.
+_KIND_ENDINGS = {"counter": "(?:_lower|_upper)?_total", "info": "_info"}
+_TELLING = re.compile(r"(_seconds|_timestamp|_ratio|_total|_info|_bucket|_count|_sum)$")
+_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_DURATION = re.compile(r"(?:\d+(?:ms|[smhdw]))+")
+# What is no metric name in PromQL: strings, matchers, windows, label lists; then words of the language and functions.
+_NOT_NAMES = re.compile(
+    r"""'[^']*' | "[^"]*" | \{[^}]*\} | \[[^]]*\]
+    | \b(?:by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)""",
+    re.VERBOSE,
+)
+_WORDS = re.compile(r"(?<![\w:.])[A-Za-z_:][\w:]*(?!\s*\(|[\w:])")
+_KEYWORDS = frozenset(("and", "or", "unless", "bool", "offset", "group_left", "group_right", "inf", "nan"))
+
+_Path = tuple[str | int, ...]
+_Problems = Iterator[tuple[_Path, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric family; `labels` in the order in which they are exported, `buckets` for histograms only."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram", "info"]
+    unit: str
+    help: str
+    labels: tuple[str, ...]
+    buckets: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """A value and the limits it should not pass; `name` is the alert's and its runbook's.
+
+    `query` is ready to run. `description` holds {label}, {value}, {limit}, {window} and {metric} to be filled in.
+    """
+
+    name: str
+    category: str
+    query: str
+    window: str | None
+    unit: str
+    compare: Literal[">", ">=", "<", "<="]
+    limits: Mapping[str, float]  # severity -> limit, from harmless to worst
+    for_seconds: float
+    scope: tuple[str, ...]
+    summary: str
+    description: str
+    recommendation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """All of metrics.yaml, checked, in the file's order."""
+
+    labels: Mapping[str, str]
+    metrics: Mapping[str, Metric]
+    thresholds: Mapping[str, Threshold]
+
+    def metric(self, name: str) -> Metric:
+        """The metric of that full name, `_total` and `_info` included; KeyError where there is none."""
+        return self.metrics[name]
+
+
+def load(path: Path | None = None) -> Catalog:
+    """Read `path`, else the metrics.yaml in an installed wheel, else the one at the project's root.
+
+    Raises strictyaml.BadInput with every problem and its line, OSError when the file cannot be read.
+    """
+    if path is None:
+        here = Path(__file__).resolve().parent
+        packed = here / "metrics.yaml"
+        path = packed if packed.exists() else here.parent / "metrics.yaml"
+    file = strictyaml.parse(path.read_text(encoding="utf-8"), _File, path.name)
+    return Catalog(
+        labels=MappingProxyType(file.labels),
+        metrics=MappingProxyType({name: file.metric(name) for name in file.metrics}),
+        thresholds=MappingProxyType({name: file.threshold(name) for name in file.thresholds}),
+    )
+
+
+def metrics_in(query: str) -> set[str]:
+    """Names of the series a PromQL query reads."""
+    return set(_WORDS.findall(_NOT_NAMES.sub(" ", query))) - _KEYWORDS
+
+
+def placeholders(text: str) -> list[str]:
+    """Names in braces in a description, in order; ValueError when the braces do not match."""
+    return [name for _, name, _, _ in string.Formatter().parse(text) if name is not None]
+
+
+def seconds(duration: str) -> float:
+    """Seconds in a duration as Prometheus writes it (`90s`, `1h30m`); ValueError for anything else."""
+    if not _DURATION.fullmatch(duration):
+        raise ValueError(f"{duration!r} is not a duration such as 90s or 1h30m")
+    return sum(int(number) * _SECONDS[unit] for number, unit in re.findall(r"(\d+)(ms|[smhdw])", duration))
+
+
+class _Entry(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class _MetricEntry(_Entry):
+    kind: Literal["counter", "gauge", "histogram", "info"]
+    unit: str
+    labels: list[str]
+    help: str
+    buckets: list[float] = []
+
+    def problems(self, name: str, file: "_File") -> _Problems:
+        yield from self._name_problems(name)
+        yield from _label_problems(("labels",), self.labels, file.labels.keys() | file.label_sets.keys())
+        if "\n" in self.help:
+            yield ("help",), "must be one line"
+        if (self.kind == "histogram") != bool(self.buckets):
+            yield ("buckets",), "a histogram has buckets, and nothing else has"
+        if not all(low < high for low, high in pairwise(self.buckets)):
+            yield ("buckets",), "must rise"
+
+    def _name_problems(self, name: str) -> _Problems:
+        if not re.fullmatch(PREFIX + r"[a-z0-9_]+", name):
+            yield (), f"must be {PREFIX} and then small letters, digits and underscores"
+        kind = re.search(_KIND_ENDINGS.get(self.kind, "") + "$", name)
+        stem = name[: kind.start()] if kind else name
+        if not kind:
+            yield (), f"a name of kind {self.kind} ends in _{_KIND_ENDINGS[self.kind].rpartition('_')[2]}"
+        if self.unit not in UNITS:
+            yield ("unit",), f"unknown unit {self.unit!r}, not one of {', '.join(UNITS)}"
+        elif not stem.endswith(UNITS[self.unit]):
+            yield (), f"a name of unit {self.unit} says {UNITS[self.unit]}"
+        elif telling := _TELLING.search(stem.removesuffix(UNITS[self.unit])):
+            yield (), f"the name says {telling[1]}, but the kind is {self.kind} and the unit {self.unit}"
+
+
+class _ThresholdEntry(_Entry):
+    category: str
+    query: str
+    window: str | None = None
+    unit: str
+    compare: Literal[">", ">=", "<", "<="]
+    none: float | None = None
+    info: float | None = None
+    warning: float | None = None
+    critical: float | None = None
+    pending: str = pydantic.Field(alias="for")
+    scope: list[str]
+    summary: str
+    description: str
+    recommendation: str
+
+    @property
+    def limits(self) -> dict[str, float]:
+        every = {severity: getattr(self, severity) for severity in SEVERITIES}
+        return {severity: limit for severity, limit in every.items() if limit is not None}
+
+    def problems(self, name: str, file: "_File", series: Set[str]) -> _Problems:
+        if not re.fullmatch(r"Ovnwatch[A-Z][A-Za-z0-9]*", name):
+            yield (), "must be Ovnwatch and then words in CamelCase"
+        if not re.fullmatch(r"[a-z]+", self.category):
+            yield ("category",), "must be small letters: it names the file of rules"
+        if self.unit not in UNITS:
+            yield ("unit",), f"unknown unit {self.unit!r}, not one of {', '.join(UNITS)}"
+        yield from self._limit_problems()
+        yield from self._time_problems()
+        yield from _label_problems(("scope",), self.scope, file.labels.keys() | file.label_sets.keys())
+        for unknown in sorted(metrics_in(self.query) - series - file.foreign_metrics.keys()):
+            yield ("query",), f"{unknown} is not in the catalogue"
+        if "{" in self.summary:
+            yield ("summary",), "must be the same for every alert of this name: no braces"
+        yield from self._description_problems(file)
+
+    def _limit_problems(self) -> _Problems:
+        limits = self.limits
+        if not limits:
+            yield (), f"needs at least one limit: {', '.join(SEVERITIES)}"
+        worse = -1 if self.compare.startswith("<") else 1
+        for (milder, first), (severity, second) in pairwise(limits.items()):
+            if (second - first) * worse <= 0:
+                yield (severity,), f"{self.compare} {second:g} is not worse than {milder}, {self.compare} {first:g}"
+
+    def _time_problems(self) -> _Problems:
+        for key, text in (("for", self.pending), ("window", self.window)):
+            try:
+                length = SHORTEST_WINDOW if text is None else seconds(text)
+            except ValueError as error:
+                yield (key,), str(error)
+            else:
+                if key == "window" and length < SHORTEST_WINDOW:
+                    yield ("window",), f"must be {SHORTEST_WINDOW:g}s at least: four scrapes at 30 s"
+        if (self.window is None) != ("$window" not in self.query):
+            yield ("window",), "must be given where the query says $window, and only there"
+
+    def _description_problems(self, file: "_File") -> _Problems:
+        scope = _expanded(self.scope, file.label_sets)
+        known = {"value", "limit", *scope, *(["window"] if self.window else [])}
+        try:
+            named = placeholders(self.description)
+        except ValueError as error:
+            yield ("description",), str(error)
+            return
+        for name in named:
+            metric = file.metrics.get(name)
+            if metric is None and name not in known:
+                yield ("description",), f"{{{name}}} is none of {', '.join(sorted(known))} and no metric"
+            elif metric is not None and set(_expanded(metric.labels, file.label_sets)) != set(scope):
+                yield ("description",), f"{{{name}}} does not have the labels of the scope"
+
+
+class _File(_Entry):
+    labels: dict[str, str] = {}
+    label_sets: dict[str, list[str]] = {}
+    foreign_metrics: dict[str, str] = {}
+    metrics: dict[str, _MetricEntry] = {}
+    thresholds: dict[str, _ThresholdEntry] = {}
+
+    @pydantic.model_validator(mode="wrap")
+    @classmethod
+    def _everything_at_once(cls, data: Any, read: pydantic.ModelWrapValidatorHandler[Self]) -> Self:
+        """Entries of the right shape are checked for their meaning, too, where others are not of the right shape."""
+        if not isinstance(data, dict):
+            return read(data)
+        problems: list[tuple[str, _Path, str]] = []
+        try:
+            file = read(data)
+        except pydantic.ValidationError as error:
+            problems = [(each["type"], each["loc"], each["msg"]) for each in error.errors()]
+            file = read(_without(data, {location[:2] for _, location, _ in problems}))
+        named = data["metrics"] if isinstance(data.get("metrics"), dict) else {}
+        problems += [("meaning", location, message) for location, message in file.problems(named)]
+        if problems:
+            raise pydantic.ValidationError.from_exception_data(cls.__name__, [_detail(*each) for each in problems])
+        return file
+
+    def problems(self, named: Iterable[str]) -> _Problems:
+        """What does not make sense; `named` are the names of all metrics, the misshapen ones not in this file too."""
+        for label in self.labels:
+            if label in REFUSED_LABELS or not re.fullmatch(r"[a-z][a-z0-9_]*", label):
+                yield ("labels", label), "must be small letters, digits and underscores, and not one that scraping sets"
+        for name, labels in self.label_sets.items():
+            if name in self.labels:
+                yield ("label_sets", name), "is the name of a label, too"
+            yield from _label_problems(("label_sets", name), labels, self.labels.keys())
+        for name, metric in self.metrics.items():
+            for path, message in metric.problems(name, self):
+                yield ("metrics", name, *path), message
+        histograms = {name for name, metric in self.metrics.items() if metric.kind == "histogram"}
+        series = (set(named) - histograms) | {name + ending for name in histograms for ending in _SAMPLES}
+        for name, threshold in self.thresholds.items():
+            for path, message in threshold.problems(name, self, series):
+                yield ("thresholds", name, *path), message
+
+    def metric(self, name: str) -> Metric:
+        entry = self.metrics[name]
+        labels = tuple(_expanded(entry.labels, self.label_sets))
+        return Metric(name, entry.kind, entry.unit, entry.help, labels, tuple(entry.buckets))
+
+    def threshold(self, name: str) -> Threshold:
+        entry = self.thresholds[name]
+        return Threshold(
+            name=name,
+            category=entry.category,
+            query=entry.query.replace("$window", entry.window or ""),
+            window=entry.window,
+            unit=entry.unit,
+            compare=entry.compare,
+            limits=MappingProxyType(entry.limits),
+            for_seconds=seconds(entry.pending),
+            scope=tuple(_expanded(entry.scope, self.label_sets)),
+            summary=entry.summary,
+            description=entry.description,
+            recommendation=entry.recommendation,
+        )
+
+
+def _expanded(names: Iterable[str], sets: Mapping[str, list[str]]) -> list[str]:
+    return [label for name in names for label in sets.get(name, [name])]
+
+
+def _label_problems(path: _Path, labels: list[str], known: Set[str]) -> _Problems:
+    for index, label in enumerate(labels):
+        if label not in known:
+            yield (*path, index), f"unknown label {label!r}"
+        elif label in labels[:index]:
+            yield (*path, index), f"label {label!r} stands twice"
+
+
+def _without(data: dict[str, Any], misshapen: Set[_Path]) -> dict[str, Any]:
+    """The file's data but for the sections, and the entries of sections, at these paths."""
+    return {
+        section: {name: entry for name, entry in entries.items() if (section, name) not in misshapen}
+        for section, entries in data.items()
+        if (section,) not in misshapen
+    }
+
+
+def _detail(kind: str, location: _Path, message: str) -> InitErrorDetails:
+    said = PydanticCustomError(kind, "{message}", {"message": message})
+    return InitErrorDetails(type=said, loc=location, input=None)
