@@ -1,0 +1,405 @@
+"""Evidence in, events out: when did a path stop carrying a stream's probes, for how long, and how wrong may we be?
+
+Everything here is pure: times come in as float seconds of one monotonic clock, nothing is read. The rules were found
+and proved by injecting some twenty thousand known interruptions; each says what a probe may and may not claim.
+
+ 1. Up evidence [s, e]: a probe that started at s and was answered promptly (e - s <= R) proves the path up at some
+    moment of [s, e], nothing sharper.
+ 2. The deadline decides verdict and delay of detection, never a bound: a probe that got no answer proves only that its
+    first transmission was lost. So R stays below the kernel's first retransmission (0.2 s on Linux).
+ 3. Down evidence [s, hi]: not answered by s + R. hi is the moment of an explicit error (RST, ICMP, refused), else the
+    end of the last write plus delta, the ceiling of a first round trip.
+ 4. A probe answered after R is both: down at its start, up at its reply. It is never a good probe.
+ 5. Only a probe that put a first packet on the wire is down evidence: a new connection, or a heartbeat on a connection
+    with nothing outstanding. (The stream keeps the others to itself.)
+ 6. The start lies in [start of the last good probe whose reply came before the first failure, least hi]; the end in
+    [start of the last failure, first proof of life: the reply of a probe started at or after that failure, or a late
+    reply more than 2 delta after it].
+ 7. lower = max(0, end earliest - start latest), upper = end latest - start earliest.
+ 8. Failures belong to one outage unless a proof of life lies between them; the next outage cannot have begun before
+    the last failure of the one before it.
+ 9. Our own stalls move verdicts (the stream does that) and are marked on the outage.
+10. Path, flow and peer are separate books. An established connection lost while a fresh one works at once is a break.
+    If the old connection is answered by its first retransmission, it cannot be told from a path outage shorter than
+    the deadline: a blip, marked unconfirmed. If it is answered even before a retransmission could leave, nothing was
+    lost: the peer was slow. Connections that shake hands and are all answered together are a frozen peer.
+11. Estimate = T x failed grid points, less the ordinary latency: unbiased in total. Where a close or a thaw gives a
+    sharper edge, that edge; where grid points were skipped, the middles of the two intervals.
+12. Evidence is taken in the order of its times, whatever the order it was decided in.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from typing import Literal, NamedTuple
+
+Scope = Literal["path", "peer", "flow"]
+Ledger = Literal["path", "peer", "flow"]
+Kind = Literal["outage", "blip", "frozen", "break"]
+
+NEVER = float("inf")
+# Linux' least retransmission timeout is 0.2 s; an answer that comes sooner was not rescued by a retransmission.
+UNTOUCHED = 0.19
+# A first retransmission leaves 0.2 s (plus the smoothed round trip) after the packet, the second 0.4 s later.
+RESCUED = 0.3
+# Late answers of several connections this close together were released by one event.
+THAW = 0.005
+# The cause of a probe that connected and heard nothing; on an established flow it becomes "stalled".
+SILENCE = "response_timeout"
+# How long after the first proof of life late answers still tell which kind of event it was.
+SETTLE = 0.05
+
+
+class Up(NamedTuple):
+    """A probe on connection `conn`, started at s and answered promptly at e."""
+
+    s: float
+    e: float
+    conn: int
+
+
+class Late(NamedTuple):
+    """An answer at e, after its probe (started at s) had been judged lost."""
+
+    s: float
+    e: float
+    conn: int
+
+
+class Down(NamedTuple):
+    """A probe that failed: the path was down at some moment of [s, hi].
+
+    scope says what the failure touches: "path" (no handshake, or an explicit error), "peer" (handshake done, no reply),
+    "flow" (a heartbeat on an established connection). grid: it started at a point of the grid.
+    """
+
+    s: float
+    hi: float
+    scope: Scope
+    cause: str
+    grid: bool
+    conn: int
+
+
+class Closed(NamedTuple):
+    """An established connection with nothing outstanding was closed by somebody else at f.
+
+    sharp is False where f may be late (the close was read after a stall of our own).
+    """
+
+    f: float
+    cause: str
+    sharp: bool
+    conn: int
+
+
+Evidence = Up | Late | Down | Closed
+
+
+@dataclass(slots=True)
+class Event:
+    """One outage, blip, break or frozen peer. Times are monotonic seconds; end_latest is None while it is open."""
+
+    number: int
+    kind: Kind
+    start_earliest: float
+    start_latest: float
+    end_earliest: float
+    end_latest: float | None
+    lower: float
+    estimate: float
+    upper: float
+    detected: float
+    cause: str
+    causes: dict[str, int]
+    grid_points: int
+    unconfirmed: bool
+
+
+class Opened(NamedTuple):
+    """A run of failures began; its kind is not known yet."""
+
+    number: int
+    detected: float
+
+
+class Counted(NamedTuple):
+    """`seconds` of an open event are certain enough to be counted in a ledger; they never move again."""
+
+    ledger: Ledger
+    seconds: float
+
+
+class Finished(NamedTuple):
+    """An event with its final kind and bounds, and the seconds of it that were not counted before."""
+
+    event: Event
+    ledger: Ledger
+    seconds: float
+
+
+Change = Opened | Counted | Finished
+
+
+@dataclass(slots=True)
+class Run:
+    """A run of failures that is open, or ended and waiting to be told apart (rule 10)."""
+
+    number: int
+    detected: float
+    start_earliest: float
+    first: float  # start of the first failure
+    start_latest: float = NEVER
+    end_earliest: float = 0.0
+    end_latest: float | None = None
+    closed_at: float | None = None  # a sharp close opened the run (rule 11)
+    flow_closed: bool = False
+    points: int = 0
+    first_point: float = 0.0
+    last_point: float = 0.0
+    point_ledger: Ledger = "path"
+    counted: dict[Ledger, float] = field(default_factory=dict)
+    causes: Counter[str] = field(default_factory=Counter)
+    first_fresh: Scope | None = None
+    lost: dict[int, float] = field(default_factory=dict)  # connection -> start of its lost heartbeat
+    waiting: set[int] = field(default_factory=set)  # fresh connections that shook hands and got no reply yet
+    late: list[Late] = field(default_factory=list)
+
+    def start(self) -> float:
+        """The point estimate of the start (rule 11)."""
+        return self.closed_at if self.closed_at is not None else (self.start_earliest + self.first) / 2
+
+
+class Book:
+    """The outages of one stream. Feed it evidence in any order within a horizon; it decides in the order of times.
+
+    interval is the stream's T in seconds. Every method that takes `horizon` means by it: no evidence with an earlier
+    time can still come (the start of the oldest undecided probe, or infinity).
+    """
+
+    __slots__ = ("_good", "_last_down", "_numbers", "_queue", "_run", "_seen", "_settling", "interval")
+
+    def __init__(self, interval: float) -> None:
+        self.interval = interval
+        self._good = -NEVER  # start of the last good probe
+        self._last_down = -NEVER  # start of the last failure of the run before (rule 8)
+        self._numbers = 0
+        self._queue: list[tuple[float, int, Evidence]] = []
+        self._run: Run | None = None
+        self._settling: list[Run] = []
+        self._seen = False
+
+    @property
+    def seen(self) -> bool:
+        """Has the target ever been reached? Before that, failures are no outage: the state is unknown."""
+        return self._seen
+
+    @property
+    def failing(self) -> bool:
+        """Is a run of failures open?"""
+        return self._run is not None
+
+    @property
+    def idle(self) -> bool:
+        """Nothing open, nothing waiting: only the last good probe is remembered."""
+        return self._run is None and not self._settling and not self._queue
+
+    def wake(self) -> float:
+        """When `advance` should be called at the latest, though no evidence comes."""
+        return min((_settled_at(run) for run in self._settling), default=NEVER)
+
+    def add(self, evidence: Evidence, now: float, horizon: float, delta: float, latency: float = 0.0) -> list[Change]:
+        """Take one piece of evidence; return what it changed.
+
+        delta: ceiling of a first round trip on this stream; latency: its median (both seconds).
+        """
+        if type(evidence) is Up and self.idle and horizon >= evidence.e:  # the common case, kept short
+            self._seen = True
+            self._good = max(self._good, evidence.s)
+            return []
+        key = evidence.f if isinstance(evidence, Closed) else evidence.s if isinstance(evidence, Down) else evidence.e
+        self._numbers += 1
+        heappush(self._queue, (key, self._numbers, evidence))
+        return self.advance(now, horizon, delta, latency)
+
+    def advance(self, now: float, horizon: float, delta: float, latency: float = 0.0) -> list[Change]:
+        """Decide what time has made decidable."""
+        changes: list[Change] = []
+        while self._queue and self._queue[0][0] <= horizon:
+            evidence = heappop(self._queue)[2]
+            match evidence:
+                case Up():
+                    self._up(evidence)
+                case Late():
+                    self._late(evidence, delta)
+                case Down() | Closed():
+                    changes.extend(self._down(evidence, now))
+        for run in [run for run in self._settling if now >= _settled_at(run)]:
+            self._settling.remove(run)
+            changes.append(_finish(run, self.interval, latency))
+        return changes
+
+    def forget(self, conn: int) -> None:
+        """Connection `conn` is watched no longer: its silence from now on says nothing."""
+        for run in self._open_runs():
+            run.waiting.discard(conn)
+
+    def open_event(self, now: float) -> Event | None:
+        """The open event as it stands at `now` (end_latest None, upper and estimate still growing), if there is one."""
+        run = self._run
+        if run is None:
+            return None
+        lower = max(0.0, run.end_earliest - min(run.start_latest, run.end_earliest))
+        kind: Kind = "outage" if _is_path(run) else "frozen" if run.first_fresh == "peer" else "break"
+        upper = now - run.start_earliest
+        estimate = min(max(now - run.start(), lower), upper)
+        return _event(run, kind, (lower, estimate, upper), unconfirmed=False)
+
+    def _open_runs(self) -> Iterator[Run]:
+        if self._run is not None:
+            yield self._run
+        yield from self._settling
+
+    def _up(self, up: Up) -> None:
+        self._seen = True
+        run = self._run
+        if run is not None and up.s >= run.end_earliest:
+            self._end(run, up.e)
+        self._good = max(self._good, up.s)
+
+    def _late(self, late: Late, delta: float) -> None:
+        for run in self._open_runs():
+            if late.conn in run.waiting or late.conn in run.lost or run.end_latest is None:
+                run.late.append(late)
+                run.waiting.discard(late.conn)
+        run_open = self._run
+        if run_open is not None and late.e > run_open.end_earliest + 2 * delta:
+            self._end(run_open, late.e)
+
+    def _end(self, run: Run, at: float) -> None:
+        run.end_latest = at
+        self._last_down = run.end_earliest
+        self._settling.append(run)
+        self._run = None
+
+    def _down(self, down: Down | Closed, now: float) -> Iterator[Change]:
+        if not self._seen:
+            return
+        begin = down.f if isinstance(down, Closed) else down.s
+        run = self._run
+        if run is None:
+            self._numbers += 1
+            run = Run(self._numbers, now, max(self._good, self._last_down), begin)
+            self._run = run
+            yield Opened(run.number, now)
+        run.end_earliest = max(run.end_earliest, begin)
+        run.causes[down.cause] += 1
+        if isinstance(down, Closed):
+            run.flow_closed = True
+            if run.first == begin and down.sharp:
+                run.closed_at = begin
+            return
+        if down.grid:
+            if run.points:
+                yield self._count(run)
+            else:
+                run.first_point = begin
+            run.points += 1
+            run.last_point = begin
+            run.point_ledger = "path"
+        run.start_latest = min(run.start_latest, down.hi)
+        if down.scope == "flow":
+            if down.cause == SILENCE:
+                run.lost[down.conn] = down.s
+            return
+        run.first_fresh = run.first_fresh or down.scope
+        run.point_ledger = down.scope
+        if down.scope == "peer":
+            run.waiting.add(down.conn)
+
+    def _count(self, run: Run) -> Counted:
+        ledger = run.point_ledger
+        run.counted[ledger] = run.counted.get(ledger, 0.0) + self.interval
+        return Counted(ledger, self.interval)
+
+
+def _is_path(run: Run) -> bool:
+    return run.first_fresh == "path"
+
+
+def _settled_at(run: Run) -> float:
+    """When enough is known of an ended run to name its kind."""
+    assert run.end_latest is not None
+    at = run.end_latest + SETTLE
+    if run.first_fresh is None and not run.flow_closed:
+        answered = {late.conn for late in run.late}
+        at = max([at, *(s + RESCUED for conn, s in run.lost.items() if conn not in answered)])
+    return at
+
+
+def _kind(run: Run) -> tuple[Ledger, bool]:
+    """Which book an ended run belongs in (rule 10), and whether that is a guess ("unconfirmed")."""
+    assert run.end_latest is not None
+    if run.first_fresh is None:
+        rescued = [late.e - late.s for late in run.late if late.conn in run.lost]
+        if run.flow_closed or not rescued or min(rescued) > RESCUED:
+            return "flow", False
+        return ("peer", False) if min(rescued) <= UNTOUCHED else ("path", True)
+    thawed = [late for late in run.late if late.e >= run.end_latest - THAW]
+    if run.first_fresh == "peer" and thawed and not run.waiting:
+        return "peer", False
+    return "path", False
+
+
+def _finish(run: Run, interval: float, latency: float) -> Finished:
+    """Name an ended run, compute its bounds and estimate (rules 6, 7, 11)."""
+    assert run.end_latest is not None
+    ledger, unconfirmed = _kind(run)
+    # A run that only a close opened has no down evidence; the flow was surely broken at the close.
+    run.start_latest = min(run.start_latest, run.end_earliest) if run.start_latest == NEVER else run.start_latest
+    lower = max(0.0, run.end_earliest - run.start_latest)
+    upper = run.end_latest - run.start_earliest
+    thaw = len({late.conn for late in run.late if abs(late.e - run.end_latest) <= THAW}) >= 2
+    end = run.end_latest if thaw else (run.end_earliest + run.end_latest) / 2
+    whole = round((run.last_point - run.first_point) / interval) + 1 == run.points
+    if ledger == "flow":
+        estimate = run.end_latest - run.start()  # the stream was back exactly when the fresh connection answered
+    elif whole and run.closed_at is None and not thaw:
+        estimate = interval * run.points - latency
+    else:
+        estimate = end - run.start()
+    estimate = min(max(estimate, lower), upper)
+    kinds: dict[Ledger, Kind] = {"flow": "break", "peer": "frozen", "path": "blip" if run.points <= 1 else "outage"}
+    event = _event(run, kinds[ledger], (lower, estimate, upper), unconfirmed=unconfirmed)
+    return Finished(event, ledger, max(0.0, estimate - sum(run.counted.values())))
+
+
+def _event(run: Run, kind: Kind, bounds: tuple[float, float, float], *, unconfirmed: bool) -> Event:
+    lower, estimate, upper = bounds
+    cause = max(run.causes, key=run.causes.__getitem__)
+    if kind == "frozen":
+        cause = "peer_frozen"
+    elif kind == "break" and cause == SILENCE:
+        cause = "stalled"
+    start_latest = min(run.start_latest, run.end_latest) if run.end_latest is not None else run.start_latest
+    if start_latest == NEVER:
+        start_latest = run.first
+    return Event(
+        number=run.number,
+        kind=kind,
+        start_earliest=run.start_earliest,
+        start_latest=start_latest,
+        end_earliest=run.end_earliest,
+        end_latest=run.end_latest,
+        lower=lower,
+        estimate=estimate,
+        upper=upper,
+        detected=run.detected,
+        cause=cause,
+        causes=dict(run.causes),
+        grid_points=run.points,
+        unconfirmed=unconfirmed,
+    )

@@ -1,0 +1,482 @@
+"""Outcomes and events -> metrics, status and history. The streams write into it, scrapes and pages read from it."""
+
+from __future__ import annotations
+
+import uuid
+from bisect import bisect_left
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from time import monotonic, time
+from typing import Any
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+
+from exporters import catalog
+from exporters.identity import Identity
+from exporters.probing.outage import Counted, Event, Finished, Opened
+from exporters.probing.protocols import CAUSES
+from exporters.settings import Stream as Spec
+
+UNKNOWN = ("descriptors", "memory", "ports", "socket", "shutdown")
+SKIPPED = ("late",)
+GAPS = ("stall",)
+
+
+class Histogram:
+    """Counts by bucket; an observation costs a bisection and two additions."""
+
+    __slots__ = ("_bounds", "_counts", "_sum")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = tuple(bounds)
+        self._counts = [0] * (len(self._bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float) -> None:
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def buckets(self) -> tuple[list[tuple[str, float]], float]:
+        """(cumulative counts by upper edge, sum of the values), as prometheus_client wants them."""
+        total = 0
+        cumulated: list[tuple[str, float]] = []
+        for bound, count in zip((*self._bounds, float("inf")), self._counts, strict=True):
+            total += count
+            cumulated.append(("+Inf" if bound == float("inf") else repr(float(bound)), total))
+        return cumulated, self._sum
+
+
+@dataclass(slots=True)
+class Shape:
+    """What all streams of one path and protocol share: these metrics carry no target."""
+
+    durations: Histogram
+    outages: Histogram
+    failures: dict[str, int] = field(default_factory=lambda: dict.fromkeys(CAUSES, 0))
+    unknown: dict[str, int] = field(default_factory=lambda: dict.fromkeys(UNKNOWN, 0))
+
+
+@dataclass(slots=True, eq=False)
+class Stats:
+    """What is known of one stream. Its stream calls the methods; times are monotonic seconds unless said otherwise."""
+
+    spec: Spec
+    record: Record
+    shape: Shape
+    probes: int = 0
+    outages: int = 0
+    outage_seconds: float = 0.0
+    lower_seconds: float = 0.0
+    upper_seconds: float = 0.0
+    observed_seconds: float = 0.0
+    breaks: int = 0
+    break_seconds: float = 0.0
+    frozen: int = 0
+    frozen_seconds: float = 0.0
+    slow: bool = False
+    decided: float = 0.0
+    last_success: float = 0.0  # Unix time
+    round_trip: float = 0.0
+    cause: str = ""
+    now_state: str = "unknown"
+    since: float = field(default_factory=time)  # Unix time
+    peer: dict[str, str] = field(default_factory=dict)
+    peer_before: dict[str, str] = field(default_factory=dict)
+    open_number: int | None = None
+    open_event: Callable[[float], Event | None] = lambda _now: None
+    last_outage: Event | None = None
+    last_outage_wall: tuple[float, float] = (0.0, 0.0)  # Unix time of its estimated start and end
+    _opened_wall: float = 0.0  # wall minus monotonic clock when the open event began
+
+    def scheduled(self, lag: float, missed: int) -> None:
+        self.record.lag.observe(max(lag, 0.0))
+        if missed:
+            self.record.skipped["late"] += missed
+
+    def observed(self, now: float, seconds: float) -> None:
+        """The outcome of a grid point was decided."""
+        self.decided = now
+        self.observed_seconds += seconds
+
+    def failed(self, cause: str) -> None:
+        self.cause = cause
+        self.shape.failures[cause] += 1
+
+    def unknown(self, reason: str, probes: int) -> None:
+        self.shape.unknown[reason] += probes
+
+    def succeeded(self, wall: float, round_trip: float, peer: dict[str, str]) -> None:
+        self.last_success = wall
+        self.round_trip = round_trip
+        self.shape.durations.observe(round_trip)
+        if peer:
+            self.peer = peer
+
+    def state(self, word: str) -> None:
+        """unknown, up, down or frozen."""
+        if word != self.now_state:
+            self.now_state = word
+            self.since = time()
+            if word == "up":
+                self.cause = ""
+
+    def opened(self, change: Opened, look: Callable[[float], Event | None]) -> None:
+        self.open_number = change.number
+        self.open_event = look
+        self.peer_before = self.peer
+        self._opened_wall = time() - monotonic()
+        self.record.put(self, change.number, None)
+
+    def counted(self, change: Counted) -> None:
+        self._add(change.ledger, change.seconds)
+
+    def finished(self, change: Finished, *, stall_overlap: bool) -> None:
+        event = change.event
+        self._add(change.ledger, change.seconds)
+        if change.ledger == "path":
+            self.outages += 1
+            self.lower_seconds += event.lower
+            self.upper_seconds += event.upper
+            self.shape.outages.observe(event.estimate)
+            begin = (event.start_earliest + event.start_latest) / 2 + self._opened_wall
+            self.last_outage, self.last_outage_wall = event, (begin, begin + event.estimate)
+        elif change.ledger == "peer":
+            self.frozen += 1
+        else:
+            self.breaks += 1
+        self.record.put(self, event.number, event, stall_overlap=stall_overlap)
+        if self.open_number == event.number:
+            self.open_number = None
+
+    def _add(self, ledger: str, seconds: float) -> None:
+        if ledger == "path":
+            self.outage_seconds += seconds
+        elif ledger == "peer":
+            self.frozen_seconds += seconds
+        else:
+            self.break_seconds += seconds
+
+    def current(self, now: float) -> Event | None:
+        """The open event as it stands, if there is one."""
+        return self.open_event(now) if self.open_number is not None else None
+
+    def seen(self) -> bool:
+        return self.now_state != "unknown"
+
+    def watching(self, now: float) -> bool:
+        """Was a grid point decided as lately as it should have been?"""
+        return bool(self.decided) and now - self.decided < 3 * self.spec.interval + 1.0
+
+    def item(self, event: Event, seq: int, *, stall_overlap: bool) -> dict[str, Any]:
+        """One entry of the history, with an earlier system's fields and ours."""
+        offset = self._opened_wall
+        spec = self.spec
+        is_open = event.end_latest is None
+        begin = (event.start_earliest + event.start_latest) / 2 + offset
+        end_offset = time() - monotonic()
+        return {
+            "seq": seq,
+            "id": f"{self.record.journal_id[:8]}-{self.record.index[spec.key]}-{event.number}",
+            "kind": event.kind,
+            "state": "open" if is_open else "closed",
+            "stream": spec.key,
+            "name": spec.target,
+            "protocol": spec.protocol.upper(),
+            "source": self.record.reported_as,
+            "reporter": self.record.identity.pod,
+            "start_time": iso(begin),
+            "end_time": None if is_open else iso(begin + event.estimate),
+            "duration_sec": round(event.estimate, 2),
+            "start": {"earliest": iso(event.start_earliest + offset), "latest": iso(event.start_latest + offset)},
+            "end": {
+                "earliest": None if is_open else iso(event.end_earliest + end_offset),
+                "latest": None if event.end_latest is None else iso(event.end_latest + end_offset),
+            },
+            "duration": {
+                "lower": round(event.lower, 6),
+                "estimate": round(event.estimate, 6),
+                "upper": round(event.upper, 6),
+            },
+            "cause": event.cause,
+            "causes": event.causes,
+            "before": self.peer_before,
+            "after": {} if is_open else self.peer,
+            "unconfirmed": event.unconfirmed,
+            "stall_overlap": stall_overlap,
+            "mono": {
+                "start_earliest": event.start_earliest,
+                "start_latest": event.start_latest,
+                "end_earliest": event.end_earliest,
+                "end_latest": event.end_latest,
+                "detected": event.detected,
+            },
+        }
+
+
+def iso(wall: float) -> str:
+    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="microseconds")
+
+
+class Record:
+    """All streams of one exporter. `reported_as` is what an earlier system's `source` field says: pod or bastion."""
+
+    def __init__(
+        self, streams: Sequence[Spec], identity: Identity, max_history: int = 200, reported_as: str = "pod"
+    ) -> None:
+        self.identity = identity
+        self.self_source = identity.source
+        self.reported_as = reported_as
+        self.journal_id = uuid.uuid4().hex
+        self.max_history = max_history
+        self.catalog = catalog.load()
+        self.lag = self._histogram("ovnwatch_schedule_lag_seconds")
+        self.skipped = dict.fromkeys(SKIPPED, 0)
+        self.gaps = dict.fromkeys(GAPS, 0.0)
+        self.stall_seconds = 0.0
+        self._shapes: dict[tuple[str, str], Shape] = {}
+        self._seq = 0
+        self._items: OrderedDict[tuple[str, int], dict[str, Any] | None] = OrderedDict()
+        self._seqs: dict[tuple[str, int], int] = {}
+        self._cleared = 0
+        self.index = {spec.key: number for number, spec in enumerate(streams)}
+        self.stats = {spec.key: self._new(spec) for spec in streams}
+
+    def _histogram(self, name: str) -> Histogram:
+        return Histogram(self.catalog.metric(name).buckets)
+
+    def _new(self, spec: Spec) -> Stats:
+        shape = self._shapes.get((spec.path, spec.protocol))
+        if shape is None:
+            shape = Shape(
+                self._histogram("ovnwatch_probe_duration_seconds"), self._histogram("ovnwatch_outage_duration_seconds")
+            )
+            self._shapes[spec.path, spec.protocol] = shape
+        return Stats(spec, self, shape)
+
+    def stalled(self, seconds: float) -> None:
+        """We did not run for so long."""
+        self.stall_seconds += seconds
+        self.gaps["stall"] += seconds
+
+    def remove(self, key: str) -> None:
+        """A stream is probed no longer; its series end. What it saw stays in the history."""
+        self.stats.pop(key, None)
+
+    # -- history
+
+    def put(self, stats: Stats, number: int, event: Event | None, *, stall_overlap: bool = False) -> None:
+        """Enter an event, or what became of it; each change gets the next `seq`. None: it is open, ask the stream."""
+        self._seq += 1
+        key = (stats.spec.key, number)
+        self._items.pop(key, None)
+        self._items[key] = None if event is None else stats.item(event, self._seq, stall_overlap=stall_overlap)
+        self._seqs[key] = self._seq
+        while len(self._items) > self.max_history:
+            # What is over goes before what is open, the oldest first.
+            oldest = next((old for old, item in self._items.items() if item is not None), next(iter(self._items)))
+            del self._items[oldest], self._seqs[oldest]
+
+    def history(self, since: int = 0, limit: int = 200) -> list[dict[str, Any]]:
+        """Entries changed after `since`, the oldest change first, at most `limit`; open ones as they stand now."""
+        now = monotonic()
+        found: list[dict[str, Any]] = []
+        for key, item in self._items.items():
+            seq = self._seqs[key]
+            if seq <= since or (item is not None and seq <= self._cleared):
+                continue
+            if len(found) == limit:
+                break
+            if item is not None:
+                found.append(item)
+                continue
+            stats = self.stats.get(key[0])
+            event = stats.current(now) if stats is not None else None
+            if stats is not None and event is not None and event.number == key[1]:
+                found.append(stats.item(event, seq, stall_overlap=False))
+        return found
+
+    def clear(self) -> None:
+        """Set a marker: what ended before now is listed no longer. The numbers stay."""
+        self._cleared = self._seq
+
+    # -- status
+
+    def connections(self) -> dict[str, dict[str, str]]:
+        """An earlier system's view: {target: {http, tcp, ws, last_change}}, words connected|disconnected|unknown."""
+        words = {"up": "connected", "unknown": "unknown"}
+        view: dict[str, dict[str, str]] = {}
+        changed: dict[str, float] = {}
+        for stats in self.stats.values():
+            target = view.setdefault(stats.spec.target, {"ws": "unknown", "tcp": "unknown", "http": "unknown"})
+            word = words.get(stats.now_state, "disconnected")
+            if word == "disconnected" or target[stats.spec.protocol] == "unknown":  # several paths: the worst is told
+                target[stats.spec.protocol] = word
+            changed[stats.spec.target] = max(changed.get(stats.spec.target, 0.0), stats.since)
+        for name, target in view.items():
+            target["last_change"] = iso(changed[name])
+        return view
+
+    def status(self) -> list[dict[str, Any]]:
+        """One dictionary for each stream: what it is, its state and since when, and its sums."""
+        now = monotonic()
+        return [self._status(stats, now) for stats in self.stats.values()]
+
+    def _status(self, stats: Stats, now: float) -> dict[str, Any]:
+        spec = stats.spec
+        event = stats.current(now)
+        return {
+            "stream": spec.key,
+            "source": spec.source,
+            "target": spec.target,
+            "path": spec.path,
+            "protocol": spec.protocol,
+            "family": spec.family,
+            "state": stats.now_state,
+            "since": iso(stats.since),
+            "cause": stats.cause,
+            "observed": stats.watching(now),
+            "slow": stats.slow,
+            "last_success": iso(stats.last_success) if stats.last_success else None,
+            "round_trip_seconds": round(stats.round_trip, 6) if stats.last_success else None,
+            "probes": stats.probes,
+            "outages": stats.outages,
+            "outage_seconds": round(stats.outage_seconds, 6),
+            "observed_seconds": round(stats.observed_seconds, 3),
+            "connection_breaks": stats.breaks,
+            "peer_frozen_seconds": round(stats.frozen_seconds, 6),
+            "peer": stats.peer,
+            "open": None if event is None else stats.item(event, 0, stall_overlap=False),
+        }
+
+    # -- metrics
+
+    def collect(self) -> Iterator[Metric]:
+        """All families; safe to call from another thread (counts may be a probe apart from each other)."""
+        now = monotonic()
+        everyone = list(self.stats.values())
+        events = {stats.spec.key: stats.current(now) for stats in everyone}
+        for name, read in PER_STREAM.items():
+            family = self._family(name)
+            for stats in everyone:
+                value = read(stats, events[stats.spec.key], now)
+                if value is not None:
+                    family.add_metric(_labels(stats.spec), value)
+            yield family
+        yield self._info(everyone)
+        yield from self._by_shape()
+        yield from self._of_ourselves()
+
+    def _family(self, name: str) -> CounterMetricFamily | GaugeMetricFamily:
+        metric = self.catalog.metric(name)
+        if metric.kind == "counter":
+            return CounterMetricFamily(name, metric.help, labels=metric.labels)
+        return GaugeMetricFamily(name, metric.help, labels=metric.labels)
+
+    def _info(self, everyone: Sequence[Stats]) -> Metric:
+        metric = self.catalog.metric("ovnwatch_stream_info")
+        family = InfoMetricFamily("ovnwatch_stream", metric.help, labels=metric.labels)
+        for stats in everyone:
+            target_node = stats.spec.target_node or stats.peer.get("node", "")
+            target_zone = stats.spec.target_zone or stats.peer.get("zone", "")
+            ends = {
+                "source_node": self.identity.node,
+                "target_node": target_node,
+                "source_zone": self.identity.zone,
+                "target_zone": target_zone,
+            }
+            family.add_metric([*_labels(stats.spec), *ends.values()], {})
+        return family
+
+    def _by_shape(self) -> Iterator[Metric]:
+        failures = self._family("ovnwatch_probe_failures_total")
+        unknown = self._family("ovnwatch_probe_unknown_total")
+        tables: dict[str, HistogramMetricFamily] = {}
+        for name in ("ovnwatch_probe_duration_seconds", "ovnwatch_outage_duration_seconds"):
+            metric = self.catalog.metric(name)
+            tables[name] = HistogramMetricFamily(name, metric.help, labels=metric.labels)
+        for (path, protocol), shape in self._shapes.items():
+            labels = [self.self_source, path, protocol]
+            for cause, count in shape.failures.items():
+                failures.add_metric([*labels, cause], count)
+            for reason, count in shape.unknown.items():
+                unknown.add_metric([*labels, reason], count)
+            tables["ovnwatch_probe_duration_seconds"].add_metric(labels, *shape.durations.buckets())
+            tables["ovnwatch_outage_duration_seconds"].add_metric(labels, *shape.outages.buckets())
+        yield failures
+        yield unknown
+        yield from tables.values()
+
+    def _of_ourselves(self) -> Iterator[Metric]:
+        source = self.self_source
+        skipped = self._family("ovnwatch_probes_skipped_total")
+        for reason, count in self.skipped.items():
+            skipped.add_metric([source, reason], count)
+        gaps = self._family("ovnwatch_observation_gap_seconds_total")
+        for reason, seconds in self.gaps.items():
+            gaps.add_metric([source, reason], seconds)
+        stalls = self._family("ovnwatch_stall_seconds_total")
+        stalls.add_metric([source], self.stall_seconds)
+        lag = self.catalog.metric("ovnwatch_schedule_lag_seconds")
+        lags = HistogramMetricFamily(lag.name, lag.help, labels=lag.labels)
+        lags.add_metric([source], *self.lag.buckets())
+        yield from (skipped, gaps, stalls, lags)
+
+
+def _labels(spec: Spec) -> list[str]:
+    return [spec.source, spec.target, spec.path, spec.protocol, str(spec.family)]
+
+
+Reader = Callable[[Stats, Event | None, float], float | None]
+
+
+def _outage_open(stats: Stats, event: Event | None, _now: float) -> float | None:
+    if not stats.seen():
+        return None
+    return 1.0 if event is not None and event.kind == "outage" else 0.0
+
+
+def _last_outage(read: Callable[[Event], float]) -> Reader:
+    def value(stats: Stats, event: Event | None, _now: float) -> float | None:
+        last = event if event is not None and event.kind == "outage" else stats.last_outage
+        return None if last is None else read(last)
+
+    return value
+
+
+def _last_start(stats: Stats, event: Event | None, _now: float) -> float | None:
+    if event is not None and event.kind == "outage":
+        return (event.start_earliest + event.start_latest) / 2 + (time() - monotonic())
+    return stats.last_outage_wall[0] or None
+
+
+# To add a metric of a stream: an entry in metrics.yaml, and a line here. None means that nothing is known (no series).
+PER_STREAM: dict[str, Reader] = {
+    "ovnwatch_probes_total": lambda stats, _event, _now: stats.probes,
+    "ovnwatch_stream_up": lambda stats, _event, _now: float(stats.now_state == "up") if stats.seen() else None,
+    "ovnwatch_stream_observed": lambda stats, _event, now: float(stats.watching(now)),
+    "ovnwatch_observed_seconds_total": lambda stats, _event, _now: stats.observed_seconds,
+    "ovnwatch_path_slow": lambda stats, _event, _now: float(stats.slow),
+    "ovnwatch_outages_total": lambda stats, _event, _now: stats.outages,
+    "ovnwatch_outage_seconds_total": lambda stats, _event, _now: stats.outage_seconds,
+    "ovnwatch_outage_seconds_lower_total": lambda stats, _event, _now: stats.lower_seconds,
+    "ovnwatch_outage_seconds_upper_total": lambda stats, _event, _now: stats.upper_seconds,
+    "ovnwatch_outage_open": _outage_open,
+    "ovnwatch_last_outage_lower_seconds": _last_outage(lambda event: event.lower),
+    "ovnwatch_last_outage_estimate_seconds": _last_outage(lambda event: event.estimate),
+    "ovnwatch_last_outage_upper_seconds": _last_outage(lambda event: event.upper),
+    "ovnwatch_last_outage_start_timestamp_seconds": _last_start,
+    "ovnwatch_last_outage_end_timestamp_seconds": lambda stats, _event, _now: stats.last_outage_wall[1] or None,
+    "ovnwatch_last_success_timestamp_seconds": lambda stats, _event, _now: stats.last_success or None,
+    "ovnwatch_connection_breaks_total": lambda stats, _event, _now: stats.breaks,
+    "ovnwatch_connection_break_seconds_total": lambda stats, _event, _now: stats.break_seconds,
+    "ovnwatch_peer_frozen_total": lambda stats, _event, _now: stats.frozen,
+    "ovnwatch_peer_frozen_seconds_total": lambda stats, _event, _now: stats.frozen_seconds,
+}

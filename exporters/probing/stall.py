@@ -1,0 +1,52 @@
+"""Did *we* stall? Then an unanswered probe proves nothing yet, and the time was not observed.
+
+A tick every 5 ms; two ticks more than 12 ms apart are a stall [g0, g1]. A probe that overlaps one gets its verdict
+later: 10 ms after the stall if its request had been written before (the answer, if it came, waits in the socket), a
+whole prompt limit after it if the stall held up its own connect or write.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+GAP = 0.012
+GRACE = 0.010
+REMEMBER = 60.0
+
+
+class Stalls:
+    """The stalls of this process, from the ticks it is told of. Times are monotonic seconds."""
+
+    __slots__ = ("_last", "_recent", "seconds")
+
+    def __init__(self, now: float) -> None:
+        self._last = now
+        self._recent: deque[tuple[float, float]] = deque()
+        self.seconds = 0.0
+
+    def tick(self, now: float) -> float:
+        """Note a tick; returns the length of the stall that it ended, 0.0 for none."""
+        gap = now - self._last
+        last, self._last = self._last, now
+        if gap <= GAP:
+            return 0.0
+        self._recent.append((last, now))
+        self.seconds += gap
+        while self._recent[0][1] < now - REMEMBER:
+            self._recent.popleft()
+        return gap
+
+    def verdict(self, started: float, wrote: float, due: float, prompt: float) -> float:
+        """When a probe may be judged that is due at `due`. wrote: when its request was written, 0.0 if it was not."""
+        for begin, end in self._recent:
+            if end > started and begin < due:
+                held_up = not wrote or wrote > begin
+                due = max(due, end + (prompt if held_up else GRACE))
+        return due
+
+    def overlap(self, begin: float, end: float) -> bool:
+        """Was any of [begin, end] within a stall?"""
+        return any(g1 > begin and g0 < end for g0, g1 in self._recent)
+
+    def just_ended(self, now: float, within: float) -> bool:
+        return bool(self._recent) and now - self._recent[-1][1] <= within

@@ -1,0 +1,394 @@
+"""One stream at work: it sends probes on its grid, stamps them, judges them, and tells its book what they prove.
+
+http opens a connection for every probe. tcp and ws keep one and send numbered heartbeats on it; at the first lost one a
+fresh connection is tried at once, and while the target is down at each grid point and at least every 0.1 s, so that the
+old connection's retransmission back-off lengthens nothing. Connections with unanswered probes stay open for `patience`:
+what they answer late tells when, and of what kind, an outage was.
+"""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass, field
+from time import monotonic, time
+from typing import Any, Protocol
+
+from exporters.probing.connection import Connection, LocalError, Poller
+from exporters.probing.latency import Latency
+from exporters.probing.outage import Book, Closed, Counted, Down, Evidence, Finished, Late, Opened, Scope, Up
+from exporters.probing.protocols import PROTOCOLS, BadReplyError, Exchange, Hello, Reply
+from exporters.probing.record import Stats
+from exporters.probing.schedule import Wheel, first_point, next_point, phase
+from exporters.probing.stall import Stalls
+from exporters.settings import Stream as Spec
+
+RETRY = 0.1  # seconds between fresh connections while down
+BIG_EVERY = 10  # heartbeats; one in so many is a big one
+RELEARN = 64  # answers after which the limits that follow from latency are computed again
+
+
+class Shared(Protocol):
+    """What a stream uses of its engine."""
+
+    poller: Poller
+    wheel: Wheel
+    stalls: Stalls
+
+    def number(self) -> int:
+        """A number no connection had before."""
+
+    def admit(self, *, optional: bool) -> bool:
+        """May one more connection be opened? Optional ones go first when descriptors get scarce."""
+
+    def waiting(self, stream: Stream, link: Link) -> None:
+        """`link` stays open only for late answers: the first to go when descriptors get scarce."""
+
+    def met_itself(self, stream: Stream) -> None:
+        """The target turned out to be this very process."""
+
+
+@dataclass(slots=True, eq=False)
+class Probe:
+    """One exchange under way. clean: its failure proves something about the moment it started."""
+
+    started: float
+    called: float
+    seq: int
+    grid: bool
+    fresh: bool
+    clean: bool
+    big: bool
+    wrote: float = 0.0
+    decided: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Link:
+    """A connection, what is said on it, and the probes that wait for an answer there."""
+
+    conn: Connection
+    exchange: Exchange
+    outstanding: dict[int, Probe] = field(default_factory=dict)
+    first: Probe | None = None  # to be sent when the connection is ready
+
+
+class Stream:
+    """A stream's probes. `address` is filled in by the resolver; while it is None nothing can be probed."""
+
+    def __init__(self, spec: Spec, hello: Hello, tls: ssl.SSLContext | None, shared: Shared, stats: Stats) -> None:
+        self.spec = spec
+        self.stats = stats
+        self.address: tuple[Any, ...] | None = None
+        self.resolve_cause = ""
+        self.stopped = False
+        self._hello = hello
+        self._tls = (tls, spec.tls.server_name or spec.host) if tls is not None and spec.tls is not None else None
+        self._shared = shared
+        self._speech = PROTOCOLS[spec.protocol]
+        self._book = Book(spec.interval)
+        self._latency = Latency()
+        self._deadline = spec.prompt
+        self._delta = self._latency.ceiling(spec.prompt)
+        self._links: dict[int, Link] = {}
+        self._live: Link | None = None
+        self._pending: list[Probe] = []  # undecided and clean, oldest first
+        self._point = 0.0
+        self._seq = 0
+        self._last_fresh = 0.0
+        self._retry_filed = False
+        self._lost_big = False
+        self._wake_filed = 0.0
+
+    # -- the grid
+
+    def start(self, now: float) -> None:
+        interval = self.spec.interval
+        self._point = first_point(phase(self.spec.key, interval), interval, now)
+        self._shared.wheel.at(self._point, self._on_point)
+
+    def stop(self) -> None:
+        """Close everything; what is undecided stays unknown."""
+        self.stopped = True
+        undecided = len(self._pending)
+        if undecided:
+            self.stats.unknown("shutdown", undecided)
+        self._pending.clear()
+        for link in list(self._links.values()):
+            self._drop(link)
+        self._live = None
+
+    def _on_point(self, now: float) -> None:
+        if self.stopped:
+            return
+        lag = now - self._point
+        self._point, missed = next_point(self._point, self.spec.interval, now)
+        self._shared.wheel.at(self._point, self._on_point)
+        self.stats.scheduled(lag, missed)
+        if self.address is None:
+            self.stats.failed(self.resolve_cause or "dns_error")
+        elif self._live is not None and self._live.exchange.ready:
+            self._heartbeat(self._live)
+        else:
+            self._fresh(grid=True)
+
+    def _heartbeat(self, link: Link) -> None:
+        self._seq += 1
+        big = self._seq % BIG_EVERY == 0
+        data = link.exchange.heartbeat(self._seq, big=big)
+        probe = Probe(monotonic(), 0.0, self._seq, grid=True, fresh=False, clean=not link.outstanding, big=big)
+        link.conn.send(data)
+        probe.called = probe.wrote = monotonic()
+        self._watch(link, probe)
+
+    def _fresh(self, *, grid: bool) -> None:
+        shared = self._shared
+        assert self.address is not None
+        if not shared.admit(optional=not grid):
+            if grid:
+                self.stats.unknown("descriptors", 1)
+            return
+        try:
+            conn = Connection(shared.poller, self, shared.number(), self.address, self._tls)
+        except LocalError as error:
+            self.stats.unknown(error.args[0], 1)
+            return
+        self._seq += 1
+        big = self._lost_big or self._seq % BIG_EVERY == 0
+        probe = Probe(conn.started, conn.called, self._seq, grid=grid, fresh=True, clean=True, big=big)
+        link = Link(conn, self._speech.exchange(self._hello), first=probe)
+        self._links[conn.number] = link
+        self._last_fresh = conn.started
+        self._watch(link, probe)
+
+    def _watch(self, link: Link, probe: Probe) -> None:
+        link.outstanding[probe.seq] = probe
+        self.stats.probes += 1
+        if probe.clean:
+            self._pending.append(probe)
+        self._shared.wheel.at(probe.started + self._deadline, lambda now: self._judge(link, probe, now))
+
+    # -- what the connections tell (Owner)
+
+    def opened(self, conn: Connection) -> None:
+        link = self._links[conn.number]
+        data = link.exchange.opening()
+        if link.exchange.ready:
+            data += self._first(link)
+        conn.send(data)
+        self._note_write(link)
+
+    def received(self, conn: Connection, data: bytes) -> None:
+        link = self._links[conn.number]
+        try:
+            replies = link.exchange.feed(data)
+        except BadReplyError as error:
+            conn.close()
+            self._failed(link, error.args[0])
+            return
+        owed = link.exchange.owed()
+        if link.exchange.ready and link.first is not None:
+            owed += self._first(link)
+        if owed:
+            conn.send(owed)
+            self._note_write(link)
+        for reply in replies:
+            self._answered(link, reply)
+
+    def ended(self, conn: Connection, cause: str) -> None:
+        link = self._links[conn.number]
+        try:
+            replies, cause = link.exchange.ended(cause)
+        except BadReplyError as error:
+            replies, cause = [], error.args[0]
+        for reply in replies:
+            self._answered(link, reply)
+        if conn.number in self._links:
+            self._failed(link, cause)
+
+    def _first(self, link: Link) -> bytes:
+        assert link.first is not None
+        probe, link.first = link.first, None
+        return link.exchange.heartbeat(probe.seq, big=probe.big)
+
+    def _note_write(self, link: Link) -> None:
+        for probe in link.outstanding.values():
+            probe.wrote = link.conn.wrote
+
+    # -- verdicts
+
+    def _answered(self, link: Link, reply: Reply) -> None:
+        now = monotonic()
+        probe = link.outstanding.pop(reply.seq, None)
+        if probe is None:
+            return  # an answer to nothing we wait for
+        if reply.info.get("instance") == self._hello.instance:
+            self._shared.met_itself(self)
+            return
+        round_trip = now - probe.started
+        if not self._book.failing:
+            self._learn(round_trip)
+        if probe.decided:
+            self._tell(Late(probe.started, now, link.conn.number), now)
+        else:
+            self._decide(probe)
+            self.stats.succeeded(now + (time() - monotonic()), round_trip, reply.info)
+            if probe.grid:
+                self.stats.observed(now, self.spec.interval)
+            if probe.big:
+                self._lost_big = False
+            self._tell(Up(probe.started, now, link.conn.number), now)
+        if not self._speech.persistent:
+            self._drop(link)
+        elif self._live is None and not link.outstanding and not self.stopped:
+            self._live = link
+        elif self._live is not link and not link.outstanding:
+            self._drop(link)
+
+    def _judge(self, link: Link, probe: Probe, now: float) -> None:
+        if probe.decided or self.stopped:
+            return
+        due = self._shared.stalls.verdict(probe.started, probe.wrote, probe.started + self._deadline, self.spec.prompt)
+        if due > now:
+            self._shared.wheel.at(due, lambda later: self._judge(link, probe, later))
+            return
+        self._decide(probe)
+        conn = link.conn
+        live = self._live is link
+        if not probe.clean:
+            self._advance(now)
+        elif not probe.fresh:
+            self._lost(link, probe, "flow", "response_timeout", hi=probe.called + self._delta, now=now)
+        elif not conn.connected:
+            self._lost(link, probe, "path", "connect_timeout", hi=probe.called + self._delta, now=now)
+        elif conn.connected - probe.started <= self._delta:
+            self._lost(link, probe, "peer", "response_timeout", hi=conn.wrote + self._delta, now=now)
+        else:
+            self._lost(link, probe, "path", "response_timeout", hi=probe.called + self._delta, now=now)
+        self._shared.waiting(self, link)
+        self._shared.wheel.at(probe.started + self.spec.patience, lambda _now: self.expire(link))
+        if live and probe.clean:
+            self._live = None
+            self._again(now)
+        elif probe.clean:
+            self._file_retry()
+
+    def expire(self, link: Link) -> None:
+        """Stop waiting for late answers on `link`, if that is all it is open for."""
+        undecided = any(not probe.decided for probe in link.outstanding.values())
+        if link is not self._live and not undecided and link.conn.number in self._links:
+            self._book.forget(link.conn.number)
+            self._drop(link)
+
+    def _failed(self, link: Link, cause: str) -> None:
+        """The connection is over; every probe on it that was undecided has failed, now and for a named cause."""
+        now = monotonic()
+        was_live = link is self._live
+        self._book.forget(link.conn.number)
+        self._drop(link)
+        undecided = [probe for probe in link.outstanding.values() if not probe.decided]
+        for probe in undecided:
+            self._decide(probe)
+            if probe.clean:
+                scope: Scope = "path" if probe.fresh else "flow"
+                self._lost(link, probe, scope, cause, hi=now, now=now)
+        if was_live:
+            self._live = None
+            if not undecided:
+                sharp = not self._shared.stalls.just_ended(now, self.spec.prompt)
+                self.stats.failed(cause)
+                self._tell(Closed(now, cause, sharp, link.conn.number), now)
+            self._again(now)
+        elif undecided:
+            self._file_retry()
+
+    def _lost(self, link: Link, probe: Probe, scope: Scope, cause: str, *, hi: float, now: float) -> None:
+        self.stats.failed(cause)
+        if probe.grid:
+            self.stats.observed(now, self.spec.interval)
+        self._lost_big = self._lost_big or (probe.big and not probe.fresh)
+        self._tell(Down(probe.started, hi, scope, cause, probe.grid, link.conn.number), now)
+
+    # -- fresh connections while down
+
+    def _again(self, now: float) -> None:
+        """A fresh connection at once; but not faster than every RETRY, should the peer close each one."""
+        if self.address is None or self.stopped or not self._book.failing:
+            return
+        if now - self._last_fresh >= min(RETRY, self.spec.interval):
+            self._fresh(grid=False)
+        self._file_retry()
+
+    def _file_retry(self) -> None:
+        if self._speech.persistent and self.spec.interval > RETRY and not self._retry_filed:
+            self._retry_filed = True
+            self._shared.wheel.at(self._last_fresh + RETRY, self._on_retry)
+
+    def _on_retry(self, now: float) -> None:
+        self._retry_filed = False
+        if self._live is None:
+            self._again(now)
+
+    # -- the book
+
+    def _tell(self, evidence: Evidence, now: float) -> None:
+        changes = self._book.add(evidence, now, self._horizon(), self._delta, self._usual())
+        if changes or not self._book.idle:
+            self._apply(changes, now)
+
+    def _advance(self, now: float) -> None:
+        if not self._book.idle:
+            self._apply(self._book.advance(now, self._horizon(), self._delta, self._usual()), now)
+
+    def _apply(self, changes: list[Opened | Counted | Finished], now: float) -> None:
+        for change in changes:
+            match change:
+                case Opened():
+                    self.stats.opened(change, self._book.open_event)
+                case Counted():
+                    self.stats.counted(change)
+                case Finished():
+                    event = change.event
+                    assert event.end_latest is not None
+                    stalled = self._shared.stalls.overlap(event.start_earliest, event.end_latest)
+                    self.stats.finished(change, stall_overlap=stalled)
+        self.stats.state(self._state())
+        wake = self._book.wake()
+        if now < wake < float("inf") and wake != self._wake_filed:
+            self._wake_filed = wake
+            self._shared.wheel.at(wake, self._advance)
+
+    def _state(self) -> str:
+        if not self._book.seen:
+            return "unknown"
+        if not self._book.failing:
+            return "up"
+        event = self._book.open_event(0.0)
+        return "frozen" if event is not None and event.kind == "frozen" else "down"
+
+    def _horizon(self) -> float:
+        return self._pending[0].started if self._pending else float("inf")
+
+    def _usual(self) -> float:
+        """The ordinary latency, which an estimate leaves out; asked only where an event can end."""
+        return 0.0 if self._book.idle else self._latency.quantile(0.5)
+
+    def _decide(self, probe: Probe) -> None:
+        probe.decided = True
+        if probe.clean:
+            self._pending.remove(probe)
+
+    def _learn(self, round_trip: float) -> None:
+        latency = self._latency
+        latency.add(round_trip)
+        if latency.total % RELEARN == 0 or latency.total <= 32:
+            self._delta = latency.ceiling(self.spec.prompt)
+            self._deadline = latency.deadline(self.spec.prompt)
+            self.stats.slow = self._deadline > self.spec.prompt
+            if self.stats.slow:
+                self._delta = min(max(1.5 * latency.quantile(0.999), self._delta), self._deadline)
+
+    def _drop(self, link: Link) -> None:
+        link.conn.close()
+        self._links.pop(link.conn.number, None)
+        if self._live is link:
+            self._live = None
