@@ -149,7 +149,7 @@ class _MetricEntry(_Entry):
 
     def problems(self, name: str, file: "_File") -> _Problems:
         yield from self._name_problems(name)
-        yield from _label_problems(("labels",), self.labels, file.labels.keys() | file.label_sets.keys())
+        yield from _label_problems(("labels",), self.labels, file.labels.keys(), file.label_sets)
         if "\n" in self.help:
             yield ("help",), "must be one line"
         if (self.kind == "histogram") != bool(self.buckets):
@@ -170,6 +170,11 @@ class _MetricEntry(_Entry):
             yield (), f"a name of unit {self.unit} says {UNITS[self.unit]}"
         elif telling := _TELLING.search(stem.removesuffix(UNITS[self.unit])):
             yield (), f"the name says {telling[1]}, but the kind is {self.kind} and the unit {self.unit}"
+
+
+class _ForeignEntry(_Entry):
+    labels: list[str]
+    help: str
 
 
 class _ThresholdEntry(_Entry):
@@ -202,7 +207,8 @@ class _ThresholdEntry(_Entry):
             yield ("unit",), f"unknown unit {self.unit!r}, not one of {', '.join(UNITS)}"
         yield from self._limit_problems()
         yield from self._time_problems()
-        yield from _label_problems(("scope",), self.scope, file.labels.keys() | file.label_sets.keys())
+        foreign = {label for metric in file.foreign_metrics.values() for label in metric.labels}
+        yield from _label_problems(("scope",), self.scope, file.labels.keys() | foreign, file.label_sets)
         for unknown in sorted(metrics_in(self.query) - series - file.foreign_metrics.keys()):
             yield ("query",), f"{unknown} is not in the catalogue"
         if "{" in self.summary:
@@ -249,7 +255,7 @@ class _ThresholdEntry(_Entry):
 class _File(_Entry):
     labels: dict[str, str] = {}
     label_sets: dict[str, list[str]] = {}
-    foreign_metrics: dict[str, str] = {}
+    foreign_metrics: dict[str, _ForeignEntry] = {}
     metrics: dict[str, _MetricEntry] = {}
     thresholds: dict[str, _ThresholdEntry] = {}
 
@@ -279,7 +285,7 @@ class _File(_Entry):
         for name, labels in self.label_sets.items():
             if name in self.labels:
                 yield ("label_sets", name), "is the name of a label, too"
-            yield from _label_problems(("label_sets", name), labels, self.labels.keys())
+            yield from _label_problems(("label_sets", name), labels, self.labels.keys(), {})
         for name, metric in self.metrics.items():
             for path, message in metric.problems(name, self):
                 yield ("metrics", name, *path), message
@@ -316,12 +322,15 @@ def _expanded(names: Iterable[str], sets: Mapping[str, list[str]]) -> list[str]:
     return [label for name in names for label in sets.get(name, [name])]
 
 
-def _label_problems(path: _Path, labels: list[str], known: Set[str]) -> _Problems:
-    for index, label in enumerate(labels):
-        if label not in known:
-            yield (*path, index), f"unknown label {label!r}"
-        elif label in labels[:index]:
-            yield (*path, index), f"label {label!r} stands twice"
+def _label_problems(path: _Path, names: list[str], labels: Set[str], sets: Mapping[str, list[str]]) -> _Problems:
+    seen: set[str] = set()
+    for index, name in enumerate(names):
+        of_it = set(_expanded([name], sets))
+        if name not in sets and name not in labels:
+            yield (*path, index), f"unknown label {name!r}"
+        elif twice := sorted(of_it & seen):
+            yield (*path, index), f"label {twice[0]!r} stands twice"
+        seen |= of_it
 
 
 def _without(data: dict[str, Any], misshapen: Set[_Path]) -> dict[str, Any]:

@@ -246,6 +246,7 @@ class Record:
         self._items: OrderedDict[tuple[str, int], dict[str, Any] | None] = OrderedDict()
         self._seqs: dict[tuple[str, int], int] = {}
         self._cleared = 0
+        self.cleared_at = 0.0
         self.index = {spec.key: number for number, spec in enumerate(streams)}
         self.stats = {spec.key: self._new(spec) for spec in streams}
 
@@ -303,8 +304,9 @@ class Record:
                 found.append(stats.item(event, seq, stall_overlap=False))
         return found
 
-    def clear(self) -> None:
-        """Set a marker: what ended before now is listed no longer. The numbers stay."""
+    def clear(self, now: float) -> None:
+        """Set a marker at `now` (Unix time): what ended before is listed no longer. The numbers stay."""
+        self.cleared_at = now
         self._cleared = self._seq
 
     # -- status

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from exporters.probing.connection import Connection, LocalError, Poller
 from exporters.probing.latency import Latency
-from exporters.probing.outage import Book, Closed, Counted, Down, Evidence, Finished, Late, Opened, Scope, Up
+from exporters.probing.outage import UNTOUCHED, Book, Closed, Counted, Down, Evidence, Finished, Late, Opened, Scope, Up
 from exporters.probing.protocols import PROTOCOLS, BadReplyError, Exchange, Hello, Reply
 from exporters.probing.record import Stats
 from exporters.probing.schedule import Wheel, first_point, next_point, phase
@@ -98,6 +98,7 @@ class Stream:
         self._retry_filed = False
         self._lost_big = False
         self._wake_filed = 0.0
+        self._late_since = monotonic()  # no prompt answer since then
 
     # -- the grid
 
@@ -225,8 +226,8 @@ class Stream:
             self._shared.met_itself(self)
             return
         round_trip = now - probe.started
-        if not self._book.failing:
-            self._learn(round_trip)
+        if not self._shared.stalls.overlap(probe.started, now):
+            self._learn(round_trip, now, late=probe.decided)
         if probe.decided:
             self._tell(Late(probe.started, now, link.conn.number), now)
         else:
@@ -332,7 +333,7 @@ class Stream:
 
     def _tell(self, evidence: Evidence, now: float) -> None:
         changes = self._book.add(evidence, now, self._horizon(), self._delta, self._usual())
-        if changes or not self._book.idle:
+        if changes or not self._book.idle or not self.stats.seen():
             self._apply(changes, now)
 
     def _advance(self, now: float) -> None:
@@ -377,7 +378,16 @@ class Stream:
         if probe.clean:
             self._pending.remove(probe)
 
-    def _learn(self, round_trip: float) -> None:
+    def _learn(self, round_trip: float, now: float, *, late: bool) -> None:
+        """Take a round trip into account, unless an outage made it.
+
+        A late answer counts if it came too soon to have been rescued by a retransmission, or if answers have been
+        late for so long that this is how the path is now.
+        """
+        if not late:
+            self._late_since = now
+        elif round_trip > UNTOUCHED and now - self._late_since < 2 * self.spec.patience:
+            return
         latency = self._latency
         latency.add(round_trip)
         if latency.total % RELEARN == 0 or latency.total <= 32:
