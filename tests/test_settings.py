@@ -1,0 +1,456 @@
+"""From flags, environment and file to settings, or to every problem with its place."""
+
+import io
+import math
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporters.settings import PEER_OPTIONS, BadInput, PeerSettings, Stream, Tls, at_start, fits, load_peer
+
+ALONE = {"HOSTNAME": "own", "PEERS": "other"}
+
+
+def load(
+    file: str = "", argv: list[str] | None = None, environ: Mapping[str, str] = {}, folder: Path | None = None
+) -> PeerSettings:
+    if folder:
+        (folder / "peer.yaml").write_text(file)
+        argv = [f"--config.file={folder / 'peer.yaml'}", *(argv or [])]
+    return load_peer(argv or [], environ)
+
+
+def problems(
+    file: str, folder: Path, argv: list[str] | None = None, environ: Mapping[str, str] = {"HOSTNAME": "own"}
+) -> list[str]:
+    with pytest.raises(BadInput) as caught:
+        load(file, argv, environ, folder)
+    return str(caught.value).replace(f"{folder}/", "").splitlines()
+
+
+def test_the_earlier_systems_environment_makes_three_streams_for_every_other_peer() -> None:
+    settings = load_peer([], {"HOSTNAME": "a", "PEERS": "a, b,,c", "WS_INTERVAL": "0.2", "HTTP_TIMEOUT": "1"})
+    assert settings.source == "a"
+    assert [stream.key for stream in settings.streams] == [
+        f"a|{target}|service|{protocol}|4" for target in ("b", "c") for protocol in ("http", "tcp", "ws")
+    ]
+    assert [(s.host, s.port, s.interval, s.prompt, s.patience) for s in settings.streams[:3]] == [
+        ("b", 8082, 0.5, 0.15, 1.0),
+        ("b", 8081, 0.1, 0.06, 3.0),
+        ("b", 8080, 0.2, 0.12, 3.0),
+    ]
+    assert settings.listen == {"http": ("", 8082), "tcp": ("", 8081), "ws": ("", 8080)}
+    assert (settings.web_listen, settings.telemetry_path, settings.max_history) == (("", 8083), "/metrics", 200)
+
+
+def test_every_key_of_a_target_reaches_its_streams(tmp_path: Path) -> None:
+    file = """\
+source: here
+targets:
+- name: shop
+  path: route
+  host: shop.example
+  family: [4, 6]
+  ports: {http: 443}
+  interval: 1
+  prompt: {http: 0.1}
+  patience: 2
+  tls: {server_name: shop.example, insecure_skip_verify: true}
+  node: n1
+  zone: z1
+"""
+    tls = Tls(server_name="shop.example", verify=False)
+    assert load(file, folder=tmp_path).streams == tuple(
+        Stream("here", "shop", "route", "http", family, "shop.example", 443, 1.0, 0.1, 2.0, tls, "n1", "z1")
+        for family in (4, 6)
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("{name: t}", [("http", 4, 8082), ("tcp", 4, 8081), ("ws", 4, 8080)]),
+        ("{name: t, ports: {ws: 30080, http: 30082}}", [("http", 4, 30082), ("ws", 4, 30080)]),
+        ("{name: t, ports: {ws: 1}, protocols: [tcp]}", [("tcp", 4, 8081)]),
+        ("{name: t, host: 'fd00::1', protocols: [tcp]}", [("tcp", 6, 8081)]),
+        ("{name: 192.0.2.1, protocols: [tcp]}", [("tcp", 4, 8081)]),
+        ("{name: t, family: 6, protocols: [ws]}", [("ws", 6, 8080)]),
+    ],
+)
+def test_protocols_ports_and_families_have_sensible_defaults(
+    target: str, expected: list[tuple[str, int, int]], tmp_path: Path
+) -> None:
+    settings = load(f"targets:\n- {target}\n", folder=tmp_path)
+    assert [(stream.protocol, stream.family, stream.port) for stream in settings.streams] == expected
+
+
+def test_flags_win_over_environment_over_file(tmp_path: Path) -> None:
+    file = "node: f\nzone: f\nlog: {level: warn}\ndefaults: {interval: {ws: 1, tcp: 1}}\npeers: [f]\n"
+    environ = {"HOSTNAME": "own", "NODE_NAME": "e", "OVNWATCH_ZONE": "e", "WS_INTERVAL": "2", "PEERS": "e"}
+    settings = load(file, ["--zone", "g", "--peers=g"], environ, tmp_path)
+    assert (settings.node, settings.zone, settings.log_level) == ("e", "g", "warn")
+    assert [(stream.target, stream.interval) for stream in settings.streams] == [("g", 0.5), ("g", 1.0), ("g", 2.0)]
+
+
+def test_what_a_target_says_for_itself_wins_over_what_is_said_for_all(tmp_path: Path) -> None:
+    file = "targets:\n- {name: t, protocols: [ws], interval: {ws: 3}}\n"
+    assert load(file, environ={"WS_INTERVAL": "2"}, folder=tmp_path).streams[0].interval == 3.0
+
+
+@pytest.mark.parametrize(
+    ("argv", "environ", "file", "source"),
+    [
+        (
+            ["--source=flag"],
+            {"OVNWATCH_SOURCE": "ours", "NODE_NAME": "node", "HOSTNAME": "host"},
+            "source: file",
+            "flag",
+        ),
+        ([], {"OVNWATCH_SOURCE": "ours", "NODE_NAME": "node", "HOSTNAME": "host"}, "source: file", "ours"),
+        ([], {"OVNWATCH_SOURCE": "", "NODE_NAME": "node", "HOSTNAME": "host"}, "source: file", "node"),
+        ([], {"HOSTNAME": "host"}, "source: file", "file"),
+        ([], {"HOSTNAME": "host"}, "", "host"),
+    ],
+)
+def test_who_names_us(argv: list[str], environ: dict[str, str], file: str, source: str, tmp_path: Path) -> None:
+    assert load(file, argv, {**environ, "PEERS": "other"}, tmp_path).source == source
+
+
+def test_without_any_name_the_hosts_own_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "box")
+    assert load_peer([], {"PEERS": "other"}).source == "box"
+
+
+def test_our_own_name_is_left_out_of_peers_and_targets(tmp_path: Path) -> None:
+    file = "targets: [{name: node-1}, {name: pod-1}, {name: node-2}]\n"
+    environ = {"NODE_NAME": "node-1", "HOSTNAME": "pod-1", "PEERS": "node-1,node-3"}
+    assert {stream.target for stream in load(file, environ=environ, folder=tmp_path).streams} == {"node-2", "node-3"}
+
+
+def test_many_peers_are_chosen_from_and_the_rest_is_named() -> None:
+    peers = [f"p{n}" for n in range(60)]
+    settings = load_peer(["--source=p0", "--peers", ",".join(peers)], {})
+    chosen = {stream.target for stream in settings.streams}
+    assert len(chosen) == 10
+    assert sorted([*chosen, *settings.not_observed]) == sorted(peers[1:])
+
+
+def test_the_mesh_can_be_set_in_the_file(tmp_path: Path) -> None:
+    settings = load("mesh: {full_up_to: 2, k: 1}\npeers: [a, b, c]\n", environ={"HOSTNAME": "own"}, folder=tmp_path)
+    assert len({stream.target for stream in settings.streams}) == 1
+    assert len(settings.not_observed) == 2
+
+
+BAD_TARGETS = [
+    ("{path: pod}", "name: required, but missing"),
+    ("{name: 'a|b'}", "name: a name is printable, at most 253 characters long and without |"),
+    ("{name: 'a\\tb'}", "want a host name"),
+    ('{name: "a\\x07", host: h}', "name: a name is printable"),
+    ("{name: " + "a" * 254 + ", host: h}", "name: a name is printable"),
+    ("{name: ''}", "name: a name is wanted"),
+    ("{name: t, path: svc}", "path: Input should be 'pod', 'service',"),
+    (
+        "{name: t, host: 'http://t/'}",
+        "host: want a host name or an address, without scheme, brackets or port: 'http://t/'",
+    ),
+    ("{name: t, host: 't:80'}", "host: want a host name"),
+    ("{name: t, host: 10.0.1}", "host: want a host name"),
+    ("{name: t, host: a..b}", "host: want a host name"),
+    ("{name: two words}", "want a host name"),
+    ("{name: t, family: 5}", "family: Input should be 4 or 6"),
+    ("{name: t, family: []}", "family: want at least one, and none twice"),
+    ("{name: t, family: [4, 4]}", "family: want at least one, and none twice"),
+    ("{name: t, host: 10.0.0.1, family: 6}", "10.0.0.1 is an IPv4 address, so family can only be 4"),
+    ("{name: t, ports: {http: 0}}", "ports.http: Input should be greater than or equal to 1"),
+    ("{name: t, ports: {http: 65536}}", "ports.http: Input should be less than or equal to 65535"),
+    ("{name: t, ports: {http: '80'}}", "ports.http: Input should be a valid integer"),
+    ("{name: t, ports: {http: true}}", "ports.http: Input should be a valid integer"),
+    ("{name: t, ports: {http: 80.0}}", "ports.http: Input should be a valid integer"),
+    ("{name: t, ports: {udp: 80}}", "ports.udp: Input should be 'http', 'tcp' or 'ws'"),
+    ("{name: t, protocols: []}", "protocols: want at least one, and none twice"),
+    ("{name: t, protocols: [http, dns]}", "protocols[1]: Input should be 'http', 'tcp' or 'ws'"),
+    ("{name: t, interval: 0}", "interval: must be from 0.02 to 3600 seconds"),
+    ("{name: t, interval: -1}", "interval: must be from 0.02 to 3600 seconds"),
+    ("{name: t, interval: .nan}", "interval: must be from 0.02 to 3600 seconds"),
+    ("{name: t, interval: .inf}", "interval: must be from 0.02 to 3600 seconds"),
+    ("{name: t, interval: {ws: 1" + "0" * 400 + "}}", "interval.ws: "),
+    ("{name: t, interval: true}", "interval: want a number of seconds, or a mapping of http, tcp and ws to one"),
+    ("{name: t, interval: '1'}", "interval: want a number of seconds, or a mapping of http, tcp and ws to one"),
+    ("{name: t, interval: }", "interval: want a number of seconds, or a mapping of http, tcp and ws to one"),
+    ("{name: t, interval: {http: '1'}}", "interval.http: Input should be a valid number"),
+    ("{name: t, interval: {http: true}}", "interval.http: Input should be a valid number"),
+    ("{name: t, prompt: 0}", "prompt: must be above 0 and below 0.18 seconds"),
+    ("{name: t, prompt: 0.18}", "prompt: must be above 0 and below 0.18 seconds: after 0.2 s the kernel sends"),
+    ("{name: t, prompt: .nan}", "prompt: must be above 0 and below 0.18 seconds"),
+    ("{name: t, protocols: [ws], prompt: 0.1}", "prompt: a prompt limit of 0.1 s must be shorter than the ws interval"),
+    ("{name: t, patience: 0}", "patience: must be above 0 and at most 60 seconds"),
+    ("{name: t, patience: 61}", "patience: must be above 0 and at most 60 seconds"),
+    (
+        "{name: t, protocols: [ws], patience: 0.05}",
+        "patience: a patience of 0.05 s must not be shorter than the ws prompt",
+    ),
+    ("{name: t, tls: {ca_file: no.pem}}", "tls.ca_file: cannot use no.pem: No such file or directory"),
+    ("{name: t, tls: {cert_file: no.pem, key_file: no.key}}", "tls.cert_file: cannot read no.pem: No such file"),
+    ("{name: t, tls: {cert_file: no.pem}}", "tls: cert_file and key_file go together"),
+    ("{name: t, tls: {verify: false}}", "tls.verify: unknown key"),
+    ("{name: t, tls: yes please}", "tls: a mapping is wanted here"),
+    ("{name: t, port: 80}", "port: unknown key"),
+    ("{name: t, node: 7}", "node: Input should be a valid string"),
+    ("t", "a mapping is wanted here"),
+]
+
+
+@pytest.mark.parametrize(("target", "expected"), BAD_TARGETS)
+def test_a_bad_target_is_told_with_its_line_and_key(target: str, expected: str, tmp_path: Path) -> None:
+    found = problems(f"targets:\n- {target}\n", tmp_path)
+    assert len(found) == 1
+    assert found[0].removeprefix("peer.yaml:2: targets[0]").lstrip(".: ").startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("targets: {name: t}\n", "peer.yaml:1: targets: Input should be a valid list"),
+        ("targets:\n", "peer.yaml:1: targets: Input should be a valid list"),
+        ("- name: t\n", "peer.yaml:1: a mapping is wanted here"),
+        (
+            "web: {listen_address: '80'}\npeers: [a]\n",
+            "peer.yaml:1: web.listen_address: want HOST:PORT, [ADDRESS]:PORT or",
+        ),
+        ("listen: {udp: ':1'}\npeers: [a]\n", "peer.yaml:1: listen.udp: unknown key"),
+        ("log: {level: loud}\npeers: [a]\n", "peer.yaml:1: log.level: want one of debug, info, warn, error: 'loud'"),
+        ("mesh: {k: 0}\npeers: [a]\n", "peer.yaml:1: mesh.k: Input should be greater than or equal to 1"),
+        ("peers: [a, a]\n", "peer.yaml:1: peers: duplicate name: a"),
+        ("peers: [a, 'b c']\n", "peer.yaml:1: peers[1]: want a host name"),
+        ("source: 'a|b'\npeers: [a]\n", "peer.yaml:1: source: a name is printable"),
+        (
+            "defaults: {interval: {ws: 1}, prompt: 0.5}\npeers: [a]\n",
+            "peer.yaml:1: defaults.prompt: must be above 0 and",
+        ),
+        ("targets: []\n", "targets: nothing to probe: name peers in PEERS, --peers or the file's `targets:`"),
+        ("peers: [own]\n", "targets: nothing to probe: only we ourselves (own) are named, name others in PEERS"),
+        ("x-mine: {anything: goes}\n", "targets: nothing to probe: name peers"),
+        ("web: {token_file: gone}\npeers: [a]\n", "peer.yaml:1: web.token_file: cannot read gone: No such file"),
+        ("targets: [", "peer.yaml:2: "),
+    ],
+)
+def test_a_bad_file_is_told_with_line_and_key(file: str, expected: str, tmp_path: Path) -> None:
+    found = problems(file, tmp_path)
+    assert len(found) == 1
+    assert found[0].startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("argv", "environ", "expected"),
+    [
+        (["--wat"], ALONE, "--wat: unknown flag"),
+        (["--web.listen-adress=:1"], ALONE, "--web.listen-adress=:1: unknown flag, did you mean --web.listen-address?"),
+        (["peer-2"], ALONE, "peer-2: unexpected argument"),
+        (["--source"], ALONE, "--source: needs a value"),
+        (["--source", "--zone=z"], ALONE, "--source: needs a value"),
+        (["--zone=a", "--zone=b"], ALONE, "--zone: given twice"),
+        (["--config.check=yes"], ALONE, "--config.check: takes no value"),
+        (["--config.file=/no/such"], ALONE, "--config.file: cannot read /no/such: No such file or directory"),
+        (["--web.listen-address=8083"], ALONE, "--web.listen-address: want HOST:PORT, [ADDRESS]:PORT or :PORT"),
+        (["--web.listen-address=:65536"], ALONE, "--web.listen-address: want HOST:PORT, [ADDRESS]:PORT or :PORT"),
+        (["--web.listen-address=[127.0.0.1]:80"], ALONE, "--web.listen-address: want HOST:PORT"),
+        (["--web.listen-address=::1:80"], ALONE, "--web.listen-address: want HOST:PORT"),
+        (
+            ["--web.listen-address=:8081"],
+            ALONE,
+            "default: the same address as another listener's: --web.listen-address",
+        ),
+        (["--web.telemetry-path=/"], ALONE, "--web.telemetry-path: want a path such as /metrics"),
+        (["--web.telemetry-path=/-/ready"], ALONE, "--web.telemetry-path: want a path such as /metrics"),
+        (["--log.format=xml"], ALONE, "--log.format: want one of logfmt, json: 'xml'"),
+        (["--web.token-file=/no/such"], ALONE, "--web.token-file: cannot read /no/such: No such file or directory"),
+        (["--source="], ALONE, "--source: a name is wanted"),
+        (["--source=a|b"], ALONE, "--source: a name is printable"),
+        ([], {"PEERS": "a", "HOSTNAME": "a|b"}, "HOSTNAME: a name is printable"),
+        ([], {"PEERS": "a,a"}, "PEERS: duplicate name: a"),
+        ([], {"PEERS": "a,b/c"}, "PEERS: want a host name or an address, without scheme, brackets or port: 'b/c'"),
+        ([], {**ALONE, "OVNWATCH_TOKEN": "two words"}, "OVNWATCH_TOKEN: a token is not empty, and printable ASCII"),
+        ([], {**ALONE, "HTTP_INTERVAL": "fast"}, "HTTP_INTERVAL: not a number: 'fast'"),
+        ([], {**ALONE, "HTTP_INTERVAL": "0"}, "HTTP_INTERVAL: must be from 0.02 to 3600 seconds"),
+        ([], {**ALONE, "TCP_INTERVAL": "nan"}, "TCP_INTERVAL: must be from 0.02 to 3600 seconds"),
+        ([], {**ALONE, "WS_INTERVAL": "inf"}, "WS_INTERVAL: must be from 0.02 to 3600 seconds"),
+        ([], {**ALONE, "HTTP_TIMEOUT": "-1"}, "HTTP_TIMEOUT: must be above 0 and at most 60 seconds"),
+        (
+            [],
+            {**ALONE, "HTTP_TIMEOUT": "0.1"},
+            "HTTP_TIMEOUT: a patience of 0.1 s must not be shorter than the http prompt",
+        ),
+        ([], {**ALONE, "WS_OPEN_TIMEOUT": "x"}, "WS_OPEN_TIMEOUT: not a number: 'x'"),
+        ([], {**ALONE, "TCP_CONNECT_TIMEOUT": "x"}, "TCP_CONNECT_TIMEOUT: not a number: 'x'"),
+        ([], {**ALONE, "RECONNECT_DELAY": "x"}, "RECONNECT_DELAY: not a number: 'x'"),
+        ([], {**ALONE, "MAX_HISTORY": "2.5"}, "MAX_HISTORY: want a whole number from 1 to 999999: '2.5'"),
+        ([], {}, "targets: nothing to probe: name peers in PEERS, --peers or the file's `targets:`"),
+        ([], {"HOSTNAME": "a", "PEERS": "a"}, "targets: nothing to probe: only we ourselves (a) are named"),
+    ],
+)
+def test_a_bad_flag_or_variable_is_named(argv: list[str], environ: dict[str, str], expected: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        load_peer(argv, environ)
+    assert len(caught.value.problems) == 1
+    assert str(caught.value).startswith(expected)
+
+
+def test_problems_of_flags_environment_and_every_target_come_together(tmp_path: Path) -> None:
+    file = """\
+unknwn: 1
+log: {level: loud}
+targets:
+- {name: a, interval: 0}
+- {name: b, protocols: [tcp], prompt: 0.1}
+- {name: c, path: host}
+- {name: c, path: host, protocols: [ws]}
+"""
+    assert problems(file, tmp_path, ["--wat"], {"MAX_HISTORY": "many", "HOSTNAME": "own"}) == [
+        "peer.yaml:1: unknwn: unknown key",
+        "peer.yaml:4: targets[0].interval: must be from 0.02 to 3600 seconds",
+        "--wat: unknown flag",
+        "MAX_HISTORY: want a whole number from 1 to 999999: 'many'",
+        "peer.yaml:2: log.level: want one of debug, info, warn, error: 'loud'",
+        "peer.yaml:5: targets[1].prompt: a prompt limit of 0.1 s must be shorter than the tcp interval, 0.1 s (default)",
+        "peer.yaml:7: targets[3]: duplicate name: c by host over ws, IPv4, is already probed: peer.yaml:6: targets[2]",
+    ]
+
+
+def test_the_same_peer_in_file_and_environment_is_a_duplicate(tmp_path: Path) -> None:
+    assert problems("targets: [{name: a}]\n", tmp_path, environ={"PEERS": "a", "HOSTNAME": "own"}) == [
+        "PEERS: duplicate name: a by service over http, IPv4, is already probed: peer.yaml:1: targets[0]"
+    ]
+
+
+def test_one_target_by_two_paths_is_no_duplicate(tmp_path: Path) -> None:
+    assert len(load("targets: [{name: a}, {name: a, path: nodeport}]\n", folder=tmp_path).streams) == 6
+
+
+def test_names_of_files_are_relative_to_the_file(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("s3cret\n")
+    settings = load("web: {token_file: secret}\npeers: [a]\n", folder=tmp_path)
+    assert settings.token == "s3cret"
+
+
+def test_the_tokens_precedence_is_flag_variable_file(tmp_path: Path) -> None:
+    (tmp_path / "one").write_text("one\n")
+    file = "web: {token_file: one}\npeers: [a]\n"
+    assert load(file, environ={"OVNWATCH_TOKEN": "two"}, folder=tmp_path).token == "two"
+    flag = [f"--web.token-file={tmp_path / 'one'}"]
+    assert load("peers: [a]\n", flag, {"OVNWATCH_TOKEN": "two"}, tmp_path).token == "one"
+
+
+def test_without_a_token_there_is_none() -> None:
+    assert load_peer([], {**ALONE, "OVNWATCH_TOKEN": ""}).token is None
+
+
+def test_tls_true_is_the_systems_authorities_and_false_is_none(tmp_path: Path) -> None:
+    streams = load("targets: [{name: a, tls: true}, {name: b, tls: false}]\n", folder=tmp_path).streams
+    assert {stream.target: stream.tls for stream in streams} == {"a": Tls(), "b": None}
+
+
+def test_a_file_that_is_no_certificate_is_told(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("nothing\n")
+    (tmp_path / "key.pem").write_text("nothing\n")
+    found = problems("targets: [{name: a, tls: {ca_file: ca.pem, cert_file: ca.pem, key_file: key.pem}}]\n", tmp_path)
+    assert [line.split(": cannot use")[0] for line in found] == [
+        "peer.yaml:1: targets[0].tls.ca_file",
+        "peer.yaml:1: targets[0].tls",
+    ]
+
+
+def test_the_systems_authorities_can_be_named_as_a_file(tmp_path: Path) -> None:
+    known = ssl.get_default_verify_paths().cafile or ssl.get_default_verify_paths().openssl_cafile
+    if Path(known).exists():
+        (stream, *_) = load(f"targets: [{{name: a, tls: {{ca_file: {known}}}}}]\n", folder=tmp_path).streams
+        assert stream.tls == Tls(ca_file=known)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (":0", ("", 0)),
+        ("127.0.0.1:80", ("127.0.0.1", 80)),
+        ("[::1]:80", ("::1", 80)),
+        ("localhost:80", ("localhost", 80)),
+    ],
+)
+def test_addresses_in_the_exporter_manner(text: str, expected: tuple[str, int]) -> None:
+    assert load_peer([f"--web.listen-address={text}"], ALONE).web_listen == expected
+
+
+def test_several_listeners_may_each_ask_for_any_free_port() -> None:
+    flags = [f"--{name}=127.0.0.1:0" for name in ("listen.http", "listen.tcp", "listen.ws", "web.listen-address")]
+    assert set(load_peer(flags, ALONE).listen.values()) == {("127.0.0.1", 0)}
+
+
+def test_too_many_streams_for_the_open_files_says_how_many_fit() -> None:
+    with pytest.raises(BadInput) as caught:
+        load_peer([], {"HOSTNAME": "own", "PEERS": ",".join(f"p{n}" for n in range(30))}, descriptors=200)
+    assert str(caught.value) == "open files: 90 streams need 244 descriptors, the limit is 200: 68 streams fit"
+
+
+@given(st.integers(0, 100), st.integers(0, 400))
+def test_what_fits_is_what_the_floor_leaves_room_for(streams: int, limit: int) -> None:
+    stream = Stream("s", "t", "service", "http", 4, "t", 80, 0.5, 0.15, 3.0)
+    assert fits([stream] * streams, limit) == max(0, min(streams, (limit - 64) // 2))
+
+
+def outcome(argv: list[str], environ: Mapping[str, str]) -> PeerSettings | list[str]:
+    try:
+        return load_peer(argv, environ)
+    except BadInput as bad:
+        return [problem.place for problem in bad.problems]
+
+
+@given(st.floats(), st.floats())
+def test_times_are_either_refused_or_in_order(every: float, wait: float) -> None:
+    found = outcome([], {**ALONE, "WS_INTERVAL": repr(every), "WS_OPEN_TIMEOUT": repr(wait)})
+    if isinstance(found, PeerSettings):
+        stream = found.streams[2]
+        assert 0 < stream.prompt < min(stream.interval, 0.18)
+        assert stream.prompt <= stream.patience <= 60
+        assert math.isfinite(stream.interval)
+    else:
+        assert {"WS_INTERVAL", "WS_OPEN_TIMEOUT"} >= set(found) > set()
+
+
+@given(
+    st.lists(st.one_of(st.text(), st.sampled_from([option.flag for option in PEER_OPTIONS])), max_size=4),
+    st.dictionaries(st.sampled_from([option.variable for option in PEER_OPTIONS]), st.text()),
+)
+def test_whatever_is_given_is_settings_or_problems_never_a_crash(argv: list[str], environ: dict[str, str]) -> None:
+    assert outcome(argv, environ)
+
+
+def start(argv: list[str], environ: Mapping[str, str]) -> tuple[PeerSettings | int, str, str]:
+    out, err = io.StringIO(), io.StringIO()
+    return at_start(argv, environ, out, err), out.getvalue(), err.getvalue()
+
+
+def test_config_check_says_ok_and_starts_nothing() -> None:
+    assert start(["--config.check"], ALONE) == (0, "configuration ok: 3 streams\n", "")
+
+
+def test_config_check_tells_all_problems_and_exits_2() -> None:
+    code, out, err = start(["--config.check", "--wat"], {"MAX_HISTORY": "x"})
+    assert (code, out) == (2, "")
+    assert err.splitlines() == ["--wat: unknown flag", "MAX_HISTORY: want a whole number from 1 to 999999: 'x'"]
+
+
+def test_help_names_every_option() -> None:
+    code, out, _ = start(["--help"], {})
+    assert code == 0
+    assert all(
+        text in out for option in PEER_OPTIONS for text in (option.flag, option.variable, option.key, option.help)
+    )
+
+
+def test_a_good_start_hands_out_the_settings() -> None:
+    settings, out, err = start([], ALONE)
+    assert isinstance(settings, PeerSettings)
+    assert out + err == ""
