@@ -119,7 +119,7 @@ _PROMPT = "seconds within which an answer is prompt; 0.6 of the interval and at 
 
 # fmt: off
 PEER_OPTIONS = (
-    Option("config_file", str, "", "--config.file", "", "", "YAML file"),
+    Option("config_file", targets.file_name, "", "--config.file", "", "", "YAML file"),
     Option("config_check", None, "", "--config.check", "", "", "check the configuration, start nothing"),
     Option("source", targets.name, "", "--source", "OVNWATCH_SOURCE", "source", _SOURCE),
     Option("node", targets.label, "", "--node", "NODE_NAME", "node", "the node we run on"),
@@ -134,7 +134,7 @@ PEER_OPTIONS = (
            "address of metrics and health"),
     Option("telemetry_path", options.web_path, "/metrics", "--web.telemetry-path", "", "web.telemetry_path",
            "path of the metrics"),
-    Option("token_file", str, "", "--web.token-file", "", "web.token_file",
+    Option("token_file", targets.file_name, "", "--web.token-file", "", "web.token_file",
            "file with the bearer token that changing requests must carry"),
     Option("token", str, "", "", "OVNWATCH_TOKEN", "", "that token itself; the flag wins over it, it over the file's"),
     Option("interval_http", _TIME, "0.5", "", "HTTP_INTERVAL", "defaults.interval.http", "seconds between probes"),
@@ -254,16 +254,20 @@ def _too_many(streams: Sequence[Stream], limit: int | None) -> list[Problem]:
 
 def _document(path: str | None, problems: list[Problem]) -> tuple[Document, Path]:
     """The configuration file, an empty one if there is none or it cannot be read, and the folder it is in."""
-    if path is not None:
-        try:
-            return strictyaml.load(Path(path).read_text(encoding="utf-8-sig"), path), Path(path).parent
-        except OSError as error:
-            problems.append(Problem("--config.file", f"cannot read {path}: {error.strerror}"))
-        except UnicodeDecodeError as error:
-            problems.append(Problem("--config.file", f"{path} is not UTF-8: {error.reason} at byte {error.start}"))
-        except BadInput as bad:
-            problems.extend(bad.problems)
-    return strictyaml.load("", ""), Path()
+    text = ""
+    try:
+        text = Path(targets.file_name(path)).read_text(encoding="utf-8-sig") if path is not None else ""
+    except OSError as error:
+        problems.append(Problem("--config.file", f"cannot read {path}: {error.strerror}"))
+    except UnicodeDecodeError as error:
+        problems.append(Problem("--config.file", f"{path} is not UTF-8: {error.reason} at byte {error.start}"))
+    except ValueError:
+        pass  # no name of a file at all, as the option says
+    try:
+        return strictyaml.load(text, path or ""), Path(path or "").parent
+    except BadInput as bad:
+        problems.extend(bad.problems)
+        return strictyaml.load("", ""), Path()
 
 
 def _head(document: Document) -> File:

@@ -97,6 +97,12 @@ def address(text: str) -> tuple[str, int]:
     return (host(where) if where else "", int(found[3]))
 
 
+def file_name(text: str) -> str:
+    if not text or not text.isprintable():
+        raise ValueError(f"want the name of a file: {text!r}")
+    return text
+
+
 def literal_family(text: str) -> int | None:
     try:
         return ipaddress.ip_address(text).version
@@ -130,6 +136,7 @@ def patience(seconds: float) -> float:
 STRICT = ConfigDict(extra="forbid")
 Name = Annotated[str, AfterValidator(name)]
 Label = Annotated[str, AfterValidator(label)]
+FileName = Annotated[str, AfterValidator(file_name)]
 Host = Annotated[str, AfterValidator(host)]
 
 
@@ -163,9 +170,9 @@ class TlsFiles(BaseModel):
     """An entry's `tls:`; `true` stands for an empty one."""
 
     model_config = STRICT
-    ca_file: str | None = None
-    cert_file: str | None = None
-    key_file: str | None = None
+    ca_file: FileName | None = None
+    cert_file: FileName | None = None
+    key_file: FileName | None = None
     server_name: Host | None = None
     insecure_skip_verify: bool = False
 

@@ -195,6 +195,7 @@ BAD_TARGETS = [
     ),
     ("{name: t, tls: {ca_file: no.pem}}", "tls.ca_file: cannot use no.pem: No such file or directory"),
     ("{name: t, tls: {cert_file: no.pem, key_file: no.key}}", "tls.cert_file: cannot read no.pem: No such file"),
+    ('{name: t, tls: {ca_file: "a\\0b"}}', "tls.ca_file: want the name of a file: 'a\\x00b'"),
     ("{name: t, tls: {cert_file: no.pem}}", "tls: cert_file and key_file go together"),
     ("{name: t, tls: {verify: false}}", "tls.verify: unknown key"),
     ("{name: t, tls: yes please}", "tls: a mapping is wanted here"),
@@ -254,6 +255,7 @@ def test_a_bad_file_is_told_with_line_and_key(file: str, expected: str, tmp_path
         (["--source", "--zone=z"], ALONE, "--source: needs a value"),
         (["--zone=a", "--zone=b"], ALONE, "--zone: given twice"),
         (["--config.check=yes"], ALONE, "--config.check: takes no value"),
+        (["--config.file="], ALONE, "--config.file: want the name of a file: ''"),
         (["--config.file=/no/such"], ALONE, "--config.file: cannot read /no/such: No such file or directory"),
         (["--web.listen-address=8083"], ALONE, "--web.listen-address: want HOST:PORT, [ADDRESS]:PORT or :PORT"),
         (["--web.listen-address=:65536"], ALONE, "--web.listen-address: want HOST:PORT, [ADDRESS]:PORT or :PORT"),
@@ -305,9 +307,9 @@ unknwn: 1
 log: {level: loud}
 targets:
 - {name: a, interval: 0}
-- {name: b, protocols: [tcp], prompt: 0.1}
-- {name: c, path: host}
-- {name: c, path: host, protocols: [ws]}
+- {name: b, protocols: [ws], prompt: 0.1}
+- {name: c, path: pod}
+- {name: c, path: pod, protocols: [ws]}
 """
     assert problems(file, tmp_path, ["--wat"], {"MAX_HISTORY": "many", "HOSTNAME": "own"}) == [
         "peer.yaml:1: unknwn: unknown key",
@@ -315,9 +317,15 @@ targets:
         "--wat: unknown flag",
         "MAX_HISTORY: want a whole number from 1 to 999999: 'many'",
         "peer.yaml:2: log.level: want one of debug, info, warn, error: 'loud'",
-        "peer.yaml:5: targets[1].prompt: a prompt limit of 0.1 s must be shorter than the tcp interval, 0.1 s (default)",
-        "peer.yaml:7: targets[3]: duplicate name: c by host over ws, IPv4, is already probed: peer.yaml:6: targets[2]",
+        "peer.yaml:5: targets[1].prompt: a prompt limit of 0.1 s must be shorter than the ws interval, 0.1 s (default)",
+        "peer.yaml:7: targets[3]: duplicate name: c by pod over ws, IPv4, is already probed: peer.yaml:6: targets[2]",
     ]
+
+
+def test_a_file_that_is_not_text_is_told(tmp_path: Path) -> None:
+    (tmp_path / "peer.yaml").write_bytes(b"source: \xff\n")
+    with pytest.raises(BadInput, match="peer.yaml is not UTF-8: invalid start byte at byte 8"):
+        load_peer([f"--config.file={tmp_path / 'peer.yaml'}"], ALONE)
 
 
 def test_the_same_peer_in_file_and_environment_is_a_duplicate(tmp_path: Path) -> None:
