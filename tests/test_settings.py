@@ -324,7 +324,7 @@ targets:
 
 def test_a_file_that_is_not_text_is_told(tmp_path: Path) -> None:
     (tmp_path / "peer.yaml").write_bytes(b"source: \xff\n")
-    with pytest.raises(BadInput, match="peer.yaml is not UTF-8: invalid start byte at byte 8"):
+    with pytest.raises(BadInput, match="is not UTF-8: invalid start byte at byte 8"):
         load_peer([f"--config.file={tmp_path / 'peer.yaml'}"], ALONE)
 
 

@@ -1,0 +1,49 @@
+"""`ovnwatch COMMAND`: finds the module that does the command and imports no other."""
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """A module whose `main(argv) -> int` does the work, and what it does in one line."""
+
+    module: str
+    line: str
+
+
+COMMANDS = {
+    "peer": Command("exporters.peer.command", "probe the other peers, answer their probes, serve metrics and history"),
+    "rules": Command("alerts.rules", "write the Prometheus rules that metrics.yaml describes"),
+    "demo": Command("lab.demo", "show an outage measured, from the first lost probe to the alert, on this machine"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; its exit code, or 2 for a command there is not."""
+    command, *rest = (sys.argv[1:] if argv is None else argv) or [""]
+    if command in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if command == "--version":
+        print(f"ovnwatch {version('ovnwatch')}")
+        return 0
+    if command not in COMMANDS:
+        close = difflib.get_close_matches(command, COMMANDS, 1)
+        meant = f"did you mean {close[0]}?" if close else usage()
+        print(f"ovnwatch: {f'no command {command!r}' if command else 'which command?'}, {meant}", file=sys.stderr)
+        return 2
+    code = importlib.import_module(COMMANDS[command].module).main(rest)
+    return int(code)
+
+
+def usage() -> str:
+    """What `ovnwatch --help` prints."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {command.line}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        ["usage: ovnwatch COMMAND [flags]", "", *lines, "", "ovnwatch COMMAND --help says more; --version"]
+    )
