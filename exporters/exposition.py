@@ -1,0 +1,130 @@
+"""Turns the metrics registry into text for a scraper, without holding the event loop.
+
+1. Collecting, encoding and compressing happen in one worker thread: a collector's `collect` runs there.
+2. Scrapes that ask for the same thing at the same time share one rendering.
+3. A scraper that gives up does not stop the rendering the others wait for.
+"""
+
+import asyncio
+import gzip
+import platform
+import re
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, cast
+
+from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+# Prometheus servers ask for one or two forms; more different ones at a time than this is not scraping.
+MAX_RENDERINGS = 8
+VERSION = re.compile(r";\s*version=([^;]*)")
+NUMBER = re.compile(r"\s*[0-9]{1,4}(\.[0-9]{1,4}){0,3}\s*")
+
+
+class BusyError(Exception):
+    """Too many different renderings are under way."""
+
+
+class Rendered(NamedTuple):
+    """A page of metrics: `encoding` is "gzip" or empty."""
+
+    body: bytes
+    content_type: str
+    encoding: str
+
+
+class _BuildInfo(Collector):
+    def __init__(self, version: str) -> None:
+        self.labels = {"version": version, "python_version": platform.python_version()}
+
+    def collect(self) -> Iterable[Metric]:
+        family = GaugeMetricFamily("ovnwatch_build_info", "Version of this exporter; always 1.", labels=[*self.labels])
+        family.add_metric([*self.labels.values()], 1)
+        return [family]
+
+
+class _Named:
+    """A registry of which only the samples called `names` are collected."""
+
+    def __init__(self, registry: CollectorRegistry, names: frozenset[str]) -> None:
+        self.registry = registry
+        self.names = names
+
+    def collect(self) -> Iterable[Metric]:
+        for family in self.registry.collect():
+            samples = [sample for sample in family.samples if sample.name in self.names]
+            if samples:
+                kept = Metric(family.name, family.documentation, family.type, family.unit)
+                kept.samples = samples
+                yield kept
+
+
+def make_registry(version: str) -> CollectorRegistry:
+    """Return a registry of our own, holding `ovnwatch_build_info` and the usual `process_` metrics."""
+    # A *_created series per counter would double what is stored and says what a reset says already.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    registry = CollectorRegistry()
+    registry.register(_BuildInfo(version))
+    ProcessCollector(registry=registry)
+    return registry
+
+
+class Exposition:
+    """Renders one registry; `close` ends its thread."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="exposition")
+        self._renderings: dict[tuple[str, bool, frozenset[str]], asyncio.Task[Rendered]] = {}
+
+    async def render(self, accept: str = "", names: Iterable[str] = (), accept_encoding: str = "") -> Rendered:
+        """Return the metrics in the form the two headers ask for, only the samples in `names` unless it is empty.
+
+        Raises BusyError, and whatever a collector raises.
+        """
+        encode, content_type = choose_encoder(usable(accept))
+        compress, only = accepts_gzip(accept_encoding), frozenset(names)
+        key = (content_type, compress, only)
+        rendering = self._renderings.get(key)
+        if rendering is None:
+            if len(self._renderings) >= MAX_RENDERINGS:
+                raise BusyError(f"{MAX_RENDERINGS} different renderings of the metrics are under way")
+            rendering = asyncio.create_task(self._render(encode, content_type, compress, only))
+            self._renderings[key] = rendering
+            rendering.add_done_callback(lambda _: self._renderings.pop(key))
+        return await asyncio.shield(rendering)
+
+    async def _render(
+        self, encode: Callable[[Collector], bytes], content_type: str, compress: bool, only: frozenset[str]
+    ) -> Rendered:
+        source = cast("Collector", _Named(self.registry, only) if only else self.registry)
+
+        def work() -> Rendered:
+            body = encode(source)
+            # Level 6 would take three times as long for a seventh less.
+            return (
+                Rendered(gzip.compress(body, 1), content_type, "gzip") if compress else Rendered(body, content_type, "")
+            )
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def close(self) -> None:
+        """End the thread; a rendering that waits for it is cancelled."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def usable(accept: str) -> str:
+    """Return an Accept header without the parts whose version is not a number: the encoder choice fails on those."""
+    return ",".join(part for part in accept.split(",") if all(map(NUMBER.fullmatch, VERSION.findall(part))))
+
+
+def accepts_gzip(accept_encoding: str) -> bool:
+    """Say whether an Accept-Encoding header allows gzip."""
+    for part in accept_encoding.lower().split(","):
+        coding, _, weight = part.partition(";")
+        if coding.strip() in {"gzip", "*"}:
+            return weight.replace(" ", "") not in {"q=0", "q=0.0", "q=0.00", "q=0.000"}
+    return False

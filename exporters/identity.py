@@ -1,0 +1,44 @@
+"""Who we are: what every reply of a peer carries, so that a prober knows which process, pod and boot it reached."""
+
+import os
+import platform
+import uuid
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """One process of ours.
+
+    `instance` is new at every start, `boot_id` at every boot of the node; `source` is the name the
+    probes and targets use, `pod` the host name that status pages show.
+    """
+
+    instance: str
+    source: str
+    node: str
+    zone: str
+    boot_id: str
+    pod: str
+    version: str
+
+
+def identify(source: str, node: str, zone: str) -> Identity:
+    """Return this process' identity; `boot_id` is empty where the kernel does not show one."""
+    try:
+        boot_id = BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        boot_id = ""
+    return Identity(
+        instance=uuid.uuid4().hex,
+        source=source,
+        node=node,
+        zone=zone,
+        boot_id=boot_id,
+        pod=os.environ.get("HOSTNAME") or platform.node(),
+        version=version("ovnwatch"),
+    )

@@ -1,0 +1,138 @@
+"""The sockets our servers listen on, and how many connections each server lets in at a time."""
+
+import asyncio
+import errno
+import logging
+import socket
+import ssl
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 4096  # the kernel cuts it to net.core.somaxconn
+RECEIVE_BUFFER = 16 * 1024  # the kernel doubles it
+HANDSHAKE_SECONDS = 5.0
+REFUSALS_TOLD_EVERY = 60.0
+
+Factory = Callable[[], asyncio.BaseProtocol]
+
+
+class ListenError(Exception):
+    """An address we were told to listen on cannot be had; one sentence that names the port."""
+
+
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Return listening sockets for `host`; empty means every address, IPv4 and IPv6.
+
+    Port 0 takes a free one, the same for all. Raises ListenError.
+    """
+    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror as error:
+        raise ListenError(f"cannot listen on {place}: {error.strerror}") from error
+    families = {family: address for family, _, _, _, address in found if host or _works(family, str(address[0]))}
+    sockets: list[socket.socket] = []
+    try:
+        for family, address in sorted(families.items()):
+            free = port or (sockets[0].getsockname()[1] if sockets else 0)
+            sockets.append(_open(family, (address[0], free, *address[2:])))
+    except OSError as error:
+        for sock in sockets:
+            sock.close()
+        why = f"port {port} is in use by another process" if error.errno == errno.EADDRINUSE else error.strerror
+        raise ListenError(f"cannot listen on {place}: {why}") from error
+    if not sockets:
+        raise ListenError(f"cannot listen on {place}: this machine has neither IPv4 nor IPv6")
+    return sockets
+
+
+def _open(family: int, address: tuple[object, ...]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        # Connections inherit it. A sender that outruns us would else be read from for 32 times 256 kB on end.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        sock.bind(address)
+        # Now, because two processes may bind one port until the first of them listens.
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _works(family: int, address: str) -> bool:
+    # A node may have IPv6 (or IPv4) switched off while the C library still lists its wildcard.
+    try:
+        _open(family, (address, 0)).close()
+    except OSError:
+        return False
+    return True
+
+
+class Door:
+    """A protocol factory that lets `limit` connections in at a time; more are reset, and told of once a minute.
+
+    `count` says how many are open now.
+    """
+
+    def __init__(self, name: str, limit: int, count: Callable[[], int], enter: Factory) -> None:
+        self.name = name
+        self.limit = limit
+        self.count = count
+        self.enter = enter
+        self.refused = 0
+        self._told = 0
+
+    def __call__(self) -> asyncio.BaseProtocol:
+        """Return the protocol of a connection just accepted."""
+        if self.count() < self.limit:
+            return self.enter()
+        if self.refused == self._told:
+            asyncio.get_running_loop().call_later(REFUSALS_TOLD_EVERY, self._tell)
+        self.refused += 1
+        return _TurnedAway()
+
+    def _tell(self) -> None:
+        log.warning("%s: refused %d connections, %d were open", self.name, self.refused - self._told, self.limit)
+        self._told = self.refused
+
+
+class _TurnedAway(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast("asyncio.WriteTransport", transport).abort()
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Servers of one port; `port` is the one really taken."""
+
+    port: int
+    door: Door
+    sockets: Sequence[socket.socket]
+    servers: Sequence[asyncio.AbstractServer]
+
+    def alive(self) -> bool:
+        """Say whether every socket still listens: uvloop closes one without a word when the kernel fails an accept."""
+        return all(sock.fileno() >= 0 for sock in self.sockets)
+
+    def close(self) -> None:
+        """Accept no more; connections stay."""
+        for server in self.servers:
+            server.close()
+
+
+async def accept(sockets: Sequence[socket.socket], door: Door, tls: ssl.SSLContext | None = None) -> Listening:
+    """Give every connection to `sockets` a protocol from `door`, over TLS if a context is given."""
+    loop = asyncio.get_running_loop()
+    seconds = HANDSHAKE_SECONDS if tls else None
+    servers = [
+        await loop.create_server(door, sock=sock, ssl=tls, ssl_handshake_timeout=seconds, backlog=BACKLOG)
+        for sock in sockets
+    ]
+    return Listening(sockets[0].getsockname()[1], door, sockets, servers)

@@ -1,0 +1,287 @@
+"""The echo servers that other peers probe: tcp, ws and http, each on a port of its own.
+
+1. Whatever a client sends or leaves out costs bounded memory and never holds the event loop for long.
+2. A connection that brings nothing for IDLE_SECONDS is closed, and so is one that does not take its answers.
+3. Health and metrics are elsewhere: an echo port in trouble must not hide them.
+"""
+
+import asyncio
+import json
+import ssl
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+from aiohttp import WSMsgType, hdrs, web
+
+from exporters.identity import Identity
+from exporters.listening import Door, Listening, accept, listen
+from exporters.peer.wire import MAX_SIZE, Replies, client_address, iso, read_ask
+from exporters.web import Serving, new_app, require_token, serve
+
+IDLE_SECONDS = 60.0
+MAX_CONNECTIONS = 4096
+MESSAGES_PER_TURN = 32  # then the other connections have theirs
+ITEMS_PER_TURN = 50
+BYTES_PER_TURN = MAX_SIZE  # of answers, which can be a thousand times as long as their requests
+MAX_ITEMS = 1000
+JOURNAL_HEADER = "Ovnwatch-Journal"
+
+
+# --- tcp
+
+
+class _TcpEcho(asyncio.Protocol):
+    """One connection. It reads no more while there are lines left to answer or answers left to be taken."""
+
+    def __init__(self, replies: Replies, connections: set["_TcpEcho"]) -> None:
+        self.replies = replies
+        self.connections = connections
+        self.buffer = bytearray()
+        self.searched = 0
+        self.full = False
+        self.next_turn: asyncio.Handle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.transport = cast("asyncio.Transport", transport)
+        self.address = client_address(transport.get_extra_info("peername"))
+        self.connections.add(self)
+        self.latest = self.loop.time()
+        self.idle_timer = self.loop.call_later(IDLE_SECONDS, self.check_idle)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.idle_timer.cancel()
+        self.connections.discard(self)
+
+    def pause_writing(self) -> None:
+        self.full = True
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self.full = False
+        self.turn()
+
+    def data_received(self, data: bytes) -> None:
+        self.buffer += data
+        if self.next_turn is None:
+            self.turn()
+
+    def turn(self) -> None:
+        """Answer some of the lines that are there, the rest after other connections had their turn."""
+        self.next_turn = None
+        if self.full or self.transport.is_closing():
+            return
+        answers = self.some_answers()
+        if answers:
+            self.latest = self.loop.time()
+            self.transport.write(b"".join(answers))  # may call pause_writing
+        if self.searched >= MAX_SIZE:
+            self.transport.close()
+        elif self.full:
+            return
+        elif self.searched < len(self.buffer):
+            self.transport.pause_reading()
+            self.next_turn = self.loop.call_soon(self.turn)
+        else:
+            self.transport.resume_reading()
+
+    def some_answers(self) -> list[bytes]:
+        """Take a turn's lines out of the buffer; `searched` bytes of what stays hold no line end."""
+        answers: list[bytes] = []
+        room = BYTES_PER_TURN
+        while room > 0 and len(answers) < MESSAGES_PER_TURN:
+            end = self.buffer.find(b"\n", self.searched, MAX_SIZE) + 1
+            if not end:
+                self.searched = len(self.buffer)
+                break
+            answers.append(self.answer(bytes(self.buffer[:end])))
+            room -= len(answers[-1])
+            del self.buffer[:end]
+            self.searched = 0
+        return answers
+
+    def answer(self, line: bytes) -> bytes:
+        ask = read_ask(line)
+        if ask is None:
+            return line
+        return self.replies.message(ask, self.address, time.time(), time.monotonic()) + b"\n"
+
+    def check_idle(self) -> None:
+        left = self.latest + IDLE_SECONDS - self.loop.time()
+        if left <= 0:
+            self.transport.abort()
+        else:
+            self.idle_timer = self.loop.call_later(left, self.check_idle)
+
+
+@dataclass(frozen=True, slots=True)
+class TcpServing:
+    """The tcp echo server at work."""
+
+    listening: Listening
+    connections: set[_TcpEcho]
+
+    @property
+    def port(self) -> int:
+        return self.listening.port
+
+    async def close(self) -> None:
+        """Accept no more and cut every connection."""
+        self.listening.close()
+        for connection in list(self.connections):
+            connection.transport.abort()
+
+
+async def serve_tcp(
+    identity: Identity,
+    host: str,
+    port: int,
+    *,
+    tls: ssl.SSLContext | None = None,
+    max_connections: int = MAX_CONNECTIONS,
+) -> TcpServing:
+    """Answer lines: ours as wire.py says, any other with itself. Raises ListenError."""
+    replies = Replies(identity)
+    connections: set[_TcpEcho] = set()
+    door = Door("tcp", max_connections, connections.__len__, lambda: _TcpEcho(replies, connections))
+    return TcpServing(await accept(listen(host, port), door, tls), connections)
+
+
+# --- ws
+
+
+async def serve_ws(
+    identity: Identity,
+    host: str,
+    port: int,
+    *,
+    tls: ssl.SSLContext | None = None,
+    max_connections: int = MAX_CONNECTIONS,
+) -> Serving:
+    """Answer our text messages and every PING, drop what else comes; any path will do. Raises ListenError."""
+    replies = Replies(identity)
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        # Compression would make a few bytes of a client's into megabytes of ours.
+        ws = web.WebSocketResponse(timeout=1, autoping=False, compress=False, max_msg_size=MAX_SIZE + 1)
+        if not ws.can_prepare(request):
+            headers = {hdrs.UPGRADE: "websocket", hdrs.CONNECTION: "upgrade"}
+            return web.Response(status=426, text="this port speaks WebSocket\n", headers=headers)
+        ws.headers["Ovnwatch"] = "1"
+        await ws.prepare(request)
+        try:
+            await _converse(ws, replies, client_address(request.get_extra_info("peername")))
+        except (TimeoutError, ConnectionError):
+            if request.transport is not None:
+                request.transport.abort()
+        return ws
+
+    app = new_app()
+    app.router.add_get("/{path:.*}", handler, allow_head=False)
+    return await serve(app, host, port, tls=tls, max_connections=max_connections, name="ws")
+
+
+async def _converse(ws: web.WebSocketResponse, replies: Replies, address: str) -> None:
+    """Answer until the client leaves. Raises TimeoutError when it is idle, ConnectionError when it is gone."""
+    loop = asyncio.get_running_loop()
+    taken = 0
+    async with asyncio.timeout(IDLE_SECONDS) as idle:
+        async for message in ws:
+            idle.reschedule(loop.time() + IDLE_SECONDS)
+            taken += 1
+            if taken % MESSAGES_PER_TURN == 0:
+                await asyncio.sleep(0)
+            if message.type is WSMsgType.PING:
+                await ws.pong(message.data)
+            elif message.type is WSMsgType.TEXT and (ask := read_ask(message.data.encode())):
+                reply = replies.message(ask, address, time.time(), time.monotonic())
+                await ws.send_frame(reply, WSMsgType.TEXT)
+
+
+# --- http
+
+
+class Book(Protocol):
+    """What the http server tells of the measurements; exporters.probing.record.Record has it."""
+
+    journal_id: str
+
+    def status(self) -> list[dict[str, Any]]: ...
+    def connections(self) -> dict[str, dict[str, Any]]: ...
+    def history(self, since: int = 0, limit: int = 200) -> list[dict[str, Any]]: ...
+    def clear(self, now: float) -> None: ...
+
+
+async def serve_http(
+    identity: Identity,
+    book: Book,
+    host: str,
+    port: int,
+    *,
+    token: str | None = None,
+    max_history: int = 200,
+    tls: ssl.SSLContext | None = None,
+    max_connections: int = MAX_CONNECTIONS,
+) -> Serving:
+    """Serve /ping, and what this peer measured: /status, /history, POST /admin/clear_history. Raises ListenError."""
+    replies = Replies(identity)
+
+    async def ping(request: web.Request) -> web.Response:
+        size = number(request, "size", 0, MAX_SIZE)
+        address = client_address(request.get_extra_info("peername"))
+        body = replies.body(size, address, time.time(), time.monotonic())
+        return web.Response(body=body, content_type="application/json")
+
+    async def status(_: web.Request) -> web.Response:
+        head = {
+            "self": identity.pod,
+            "timestamp": iso(time.time()),
+            **{key: getattr(identity, key) for key in ("source", "node", "zone", "instance", "boot_id", "version")},
+            "journal": book.journal_id,
+            "connections": book.connections(),
+        }
+        return await _json(book, head, "streams", book.status())
+
+    async def history(request: web.Request) -> web.Response:
+        if "since" not in request.query:
+            return await _json(book, None, "", reversed(book.history(0, max_history)))
+        since = number(request, "since", 0, 10**18 - 1)
+        items = book.history(since, min(number(request, "limit", 200, 10**18 - 1, least=1), MAX_ITEMS))
+        newest = max((item["seq"] for item in items), default=since)
+        return await _json(book, {"journal": book.journal_id, "next": newest}, "items", items)
+
+    async def clear_history(request: web.Request) -> web.Response:
+        require_token(request, token)
+        now = time.time()
+        book.clear(now)
+        return web.json_response({"ok": True, "pod": identity.pod, "ts": iso(now)})
+
+    app = new_app()
+    app.router.add_get("/ping", ping)
+    app.router.add_get("/status", status)
+    app.router.add_get("/history", history)
+    app.router.add_post("/admin/clear_history", clear_history)
+    return await serve(app, host, port, tls=tls, max_connections=max_connections, name="http")
+
+
+def number(request: web.Request, name: str, default: int, most: int, *, least: int = 0) -> int:
+    """Return a whole number from the query. Raises 400 that names the parameter."""
+    text = request.query.get(name, str(default))
+    if text.isascii() and text.isdigit() and len(text) <= 18 and least <= int(text) <= most:
+        return int(text)
+    error = json.dumps({"error": f"{name}: want a whole number from {least} to {most}, not {text[:40]!r}"})
+    raise web.HTTPBadRequest(text=error, content_type="application/json")
+
+
+async def _json(book: Book, head: dict[str, Any] | None, key: str, items: Iterable[Any]) -> web.Response:
+    """Answer `items` under `key` beside `head`, or as a bare list."""
+    array: list[str] = []
+    for item in items:
+        array.append(json.dumps(item))
+        if len(array) % ITEMS_PER_TURN == 0:
+            await asyncio.sleep(0)
+    text = f"[{','.join(array)}]" if head is None else f'{json.dumps(head)[:-1]}, "{key}": [{",".join(array)}]}}'
+    headers = {JOURNAL_HEADER: book.journal_id, hdrs.CACHE_CONTROL: "no-store"}
+    return web.Response(body=text.encode(), content_type="application/json", headers=headers)

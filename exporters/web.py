@@ -1,0 +1,231 @@
+"""The web side all exporters share: metrics, health, readiness, reload and a landing page, on aiohttp.
+
+1. A client's mistake is answered and not logged; a bug of ours reaches the loop's exception handler, which ends us.
+2. Whatever changes something needs the bearer token, and is refused where none is set.
+3. Every connection, header and body has a bound in bytes, number and time.
+"""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import html
+import logging
+import math
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from aiohttp import hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.typedefs import Handler
+
+from exporters.exposition import BusyError, Exposition
+from exporters.listening import Door, Listening, accept, listen
+
+IDLE_SECONDS = 60.0  # a connection without a whole request for so long is closed
+ANSWER_SECONDS = 30.0  # a client that does not take its answer for so long is cut off
+BODY_BYTES = 64 * 1024
+
+SCRAPE_TIMEOUT = "X-Prometheus-Scrape-Timeout-Seconds"
+STYLE = "body{font-family:sans-serif;margin:2em auto;max-width:40em;padding:0 1em}"
+STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    f"style-src 'sha256-{STYLE_HASH}'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+Reload = Callable[[], Awaitable[Sequence[str]]]
+
+
+def make_app(
+    exposition: Exposition,
+    *,
+    name: str,
+    ready: Callable[[], bool],
+    telemetry_path: str = "/metrics",
+    token: str | None = None,
+    reload: Reload | None = None,
+) -> web.Application:
+    """Return the application of one exporter, called `name` on its landing page.
+
+    `ready` is asked at every request. `reload` returns the problems it met, none when the new
+    configuration is in use; without it there is no `/-/reload`.
+    """
+
+    async def metrics(request: web.Request) -> web.Response:
+        return await _metrics(request, exposition)
+
+    async def healthy(_: web.Request) -> web.Response:
+        return web.Response(text="healthy\n")
+
+    async def readiness(_: web.Request) -> web.Response:
+        return web.Response(text="ready\n") if ready() else web.Response(status=503, text="not ready yet\n")
+
+    async def landing(_: web.Request) -> web.Response:
+        return web.Response(text=landing_page(name, telemetry_path), content_type="text/html", headers=PAGE_HEADERS)
+
+    app = new_app()
+    app.router.add_get(telemetry_path, metrics)
+    app.router.add_get("/-/healthy", healthy)
+    app.router.add_get("/-/ready", readiness)
+    if telemetry_path != "/":
+        app.router.add_get("/", landing)
+    if reload is not None:
+        app.router.add_post("/-/reload", _reloader(reload, token))
+    return app
+
+
+async def _metrics(request: web.Request, exposition: Exposition) -> web.Response:
+    try:
+        async with asyncio.timeout(scrape_seconds(request.headers.get(SCRAPE_TIMEOUT, ""))):
+            page = await exposition.render(
+                ",".join(request.headers.getall(hdrs.ACCEPT, [])),
+                request.query.getall("name[]", []),
+                ",".join(request.headers.getall(hdrs.ACCEPT_ENCODING, [])),
+            )
+    except BusyError as busy:
+        return web.Response(status=503, text=f"{busy}\n")
+    except TimeoutError:
+        return web.Response(status=503, text="the metrics were not ready within the scrape timeout\n")
+    headers = {hdrs.CONTENT_TYPE: page.content_type, hdrs.VARY: "Accept, Accept-Encoding"}
+    if page.encoding:
+        headers[hdrs.CONTENT_ENCODING] = page.encoding
+    return web.Response(body=page.body, headers=headers)
+
+
+def _reloader(reload: Reload, token: str | None) -> Handler:
+    async def handler(request: web.Request) -> web.Response:
+        require_token(request, token)
+        problems = await reload()
+        if problems:
+            return web.Response(status=500, text="".join(f"{problem}\n" for problem in problems))
+        return web.Response(text="reloaded\n")
+
+    return handler
+
+
+def new_app() -> web.Application:
+    """Return an empty application that keeps rules 1 and 3."""
+    return web.Application(middlewares=[_answer], client_max_size=BODY_BYTES)
+
+
+@web.middleware
+async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Call the handler and send its answer."""
+    try:
+        response = await handler(request)
+    except web.HTTPException as answer:
+        await _send(request, answer)
+        raise
+    except ConnectionError:
+        raise
+    except Exception as bug:
+        # aiohttp would answer 500 and go on serving from a program known to be broken.
+        what = f"{request.method} {request.path} failed"
+        asyncio.get_running_loop().call_exception_handler({"message": what, "exception": bug})
+        raise
+    await _send(request, response)
+    return response
+
+
+async def _send(request: web.Request, response: web.StreamResponse) -> None:
+    # Left to itself aiohttp sends after the handlers, and waits without end for a client that does not read.
+    if not response.prepared:
+        response.headers[hdrs.SERVER] = "ovnwatch"
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await response.prepare(request)
+            await response.write_eof()
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
+
+
+def require_token(request: web.Request, token: str | None) -> None:
+    """Let a request pass that bears `token`; raises 403 where we have none, 401 where it bears another."""
+    if not token:
+        raise web.HTTPForbidden(text="refused: no token is set (--web.token-file or OVNWATCH_TOKEN)\n")
+    scheme, _, given = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+    # Bytes, because compare_digest refuses a str with other characters than ASCII.
+    same = hmac.compare_digest(given.strip().encode(errors="surrogateescape"), token.encode())
+    if scheme.lower() != "bearer" or not same:
+        raise web.HTTPUnauthorized(text="a bearer token is needed\n", headers={hdrs.WWW_AUTHENTICATE: "Bearer"})
+
+
+def scrape_seconds(header: str) -> float | None:
+    """Return the seconds a scrape may take; None (no limit) for a header that is absent or makes no sense."""
+    try:
+        seconds = float(header)
+    except ValueError:
+        return None
+    return seconds if 0 < seconds < math.inf else None
+
+
+def landing_page(name: str, telemetry_path: str) -> str:
+    """Return the page at `/`: what this is, and where the rest is."""
+    links = {telemetry_path: "metrics", "/-/healthy": "is the process alive?", "/-/ready": "does it measure yet?"}
+    items = "".join(
+        f'<li><a href="{html.escape(path)}">{html.escape(path)}</a> {text}</li>' for path, text in links.items()
+    )
+    title = html.escape(name)
+    return (
+        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f"<style>{STYLE}</style></head><body><h1>{title}</h1><ul>{items}</ul></body></html>\n"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """An application that is being served."""
+
+    listening: Listening
+    runner: web.AppRunner
+
+    @property
+    def port(self) -> int:
+        return self.listening.port
+
+    async def close(self) -> None:
+        """Accept no more, give the requests in hand a second, close every connection."""
+        self.listening.close()
+        await self.runner.cleanup()
+
+
+async def serve(
+    app: web.Application,
+    host: str,
+    port: int,
+    *,
+    tls: ssl.SSLContext | None = None,
+    max_connections: int = 512,
+    name: str = "web",
+) -> Serving:
+    """Serve `app` on `host` (empty: every address, IPv4 and IPv6) and `port` (0: a free one). Raises ListenError."""
+    sockets = listen(host, port)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        logger=_aiohttp_log,
+        keepalive_timeout=IDLE_SECONDS,
+        lingering_time=0,  # a body no handler wanted is not read on
+        auto_decompress=False,
+        read_bufsize=4096,
+        shutdown_timeout=1.0,
+    )
+    await runner.setup()
+    server = runner.server
+    assert server is not None
+    door = Door(name, max_connections, lambda: len(server.connections), server)
+    return Serving(await accept(sockets, door, tls), runner)
+
+
+def _not_the_clients_doing(record: logging.LogRecord) -> bool:
+    # aiohttp logs an error with a traceback for every request it cannot parse and every client that hangs up.
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError | ConnectionError))
+
+
+_aiohttp_log = logging.getLogger(f"{__name__}.aiohttp")
+_aiohttp_log.addFilter(_not_the_clients_doing)
