@@ -1,0 +1,49 @@
+# Everything a contributor does, `make` says what. Set-up is a prerequisite: nothing has to be installed beforehand.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
+PYTHON_OF := .venv/bin/python
+PYTEST := $(PYTHON_OF) -m pytest
+GENERATED := build/generated
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test quick check generate bench soak clean packages
+
+help: ## print this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: .venv/.ready ## watch an outage being measured, up to the alert; ARGS="--help" says what else it can do
+	.venv/bin/ovnwatch demo $(ARGS)
+
+test: .venv/.ready ## all tests: first the rest on two workers, then, one by one, those that break networks and measure it
+	$(PYTEST) -n 2 -m "not needs_root" $(ARGS); first=$$?; \
+	$(PYTEST) -m needs_root $(ARGS) && exit $$first
+
+quick: .venv/.ready ## the tests that need neither root, nor a system package, nor patience
+	$(PYTEST) -q -n 2 -m "not slow and not needs_root and not system" $(ARGS)
+
+check: .venv/.ready ## style, types, import directions, and that generated files are what would be generated
+	$(PYTHON_OF) -m ruff check
+	$(PYTHON_OF) -m ruff format --check
+	$(PYTHON_OF) -m mypy
+	.venv/bin/lint-imports --no-logo
+	rm -rf $(GENERATED)/rules
+	$(PYTHON_OF) -m alerts.rules --output-dir $(GENERATED)/rules
+	diff -ru alerts/rules $(GENERATED)/rules
+
+generate: .venv/.ready ## write generated files anew
+	$(PYTHON_OF) -m alerts.rules
+
+bench: .venv/.ready ## what it costs, as ratios to what others need on the same machine; into build/bench.json too
+	$(PYTHON_OF) -m tests.bench $(ARGS)
+
+soak: .venv/.ready ## the tests that break networks, with a hundred interruptions each
+	OVNWATCH_INJECTIONS=100 $(PYTEST) -m needs_root $(ARGS)
+
+clean: ## remove what make and its tools wrote, .venv too
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find exporters alerts lab tests -name __pycache__ -prune -exec rm -rf {} +
+
+packages:
+	@lab/setup.sh packages
+
+.venv/.ready: requirements/dev.lock pyproject.toml lab/setup.sh | packages
+	lab/setup.sh environment

@@ -1,0 +1,100 @@
+#!/bin/sh
+# Makes a bare Debian or Ubuntu ready: the packages that tests and demo drive, then the virtual environment .venv.
+#
+# 1. Only what is missing is installed, only as root, and no service is started by it.
+# 2. What cannot be installed is named. That is an error only with CI=true: otherwise the rest still runs.
+# 3. Python packages come from requirements/dev.lock, each checked against its hash.
+set -eu
+cd "$(dirname "$0")/.."
+PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
+
+# The Python to use: PYTHON if set, else the newest of those on PATH.
+python() {
+    for candidate in ${PYTHON:-python3.14 python3.13 python3.12 python3.11 python3}; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+# Debian packages whose commands are not there.
+missing() {
+    if found=$(python); then
+        "$found" -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+    elif ! command -v python3 >/dev/null; then
+        echo python3 python3-venv
+    fi
+    while read -r package commands; do
+        for each in $commands; do
+            command -v "$each" >/dev/null || { echo "$package"; break; }
+        done
+    done <<END
+prometheus prometheus promtool
+prometheus-alertmanager prometheus-alertmanager amtool
+prometheus-blackbox-exporter prometheus-blackbox-exporter
+nftables nft
+iproute2 ip ss
+procps ps
+curl curl
+iputils-ping ping
+END
+}
+
+# Install packages without a single service being started: invoke-rc.d asks policy-rc.d, and 101 means no.
+install() {
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        trap 'rm -f "$policy"' EXIT
+        trap 'exit 1' INT TERM
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+    fi
+    export DEBIAN_FRONTEND=noninteractive
+    wait="-o DPkg::Lock::Timeout=120"
+    # shellcheck disable=SC2086 # two words
+    apt-get -qq $wait update || echo "setup: the package lists could not be refreshed" >&2
+    # shellcheck disable=SC2086
+    apt-get -qq $wait install -y --no-install-recommends "$@" >/dev/null || echo "setup: apt-get could not install: $*" >&2
+}
+
+packages() {
+    lacking=$(missing | xargs)
+    [ -n "$lacking" ] || return 0
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        echo "setup: installing $lacking"
+        # shellcheck disable=SC2086 # a list of words
+        (install $lacking)
+        lacking=$(missing | xargs)
+        [ -n "$lacking" ] || return 0
+    fi
+    echo "setup: missing: $lacking (as root: apt-get install $lacking)" >&2
+    if [ "${CI:-}" = true ]; then
+        exit 1
+    fi
+    echo "setup: going on with what can run without" >&2
+}
+
+environment() {
+    if ! .venv/bin/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        found=$(python) || {
+            echo "setup: Python 3.11 or newer is needed, and $(python3 --version 2>&1 || true) is what is here;" \
+                "name another with PYTHON=/path/to/python3" >&2
+            exit 1
+        }
+        "$found" -m venv --clear .venv
+    fi
+    export PIP_DISABLE_PIP_VERSION_CHECK=1
+    .venv/bin/python -m pip install --quiet --require-hashes -r requirements/dev.lock
+    .venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+    touch .venv/.ready
+}
+
+case "${1:-}" in
+packages | environment) "$1" ;;
+*)
+    echo "usage: lab/setup.sh packages | environment" >&2
+    exit 2
+    ;;
+esac
