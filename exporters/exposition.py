@@ -7,14 +7,14 @@
 
 import asyncio
 import gzip
-import platform
 import re
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, cast
 
 from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import InfoMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
@@ -36,14 +36,14 @@ class Rendered(NamedTuple):
     encoding: str
 
 
-class _BuildInfo(Collector):
-    def __init__(self, version: str) -> None:
-        self.labels = {"version": version, "python_version": platform.python_version()}
+class Info(Collector):
+    """A metric that is always 1 and says things in its labels; `name` ends in "_info"."""
+
+    def __init__(self, name: str, text: str, labels: Mapping[str, str]) -> None:
+        self.family = InfoMetricFamily(name.removesuffix("_info"), text, value=dict(labels))
 
     def collect(self) -> Iterable[Metric]:
-        family = GaugeMetricFamily("ovnwatch_build_info", "Version of this exporter; always 1.", labels=[*self.labels])
-        family.add_metric([*self.labels.values()], 1)
-        return [family]
+        return [self.family]
 
 
 class _Named:
@@ -62,13 +62,14 @@ class _Named:
                 yield kept
 
 
-def make_registry(version: str) -> CollectorRegistry:
-    """Return a registry of our own, holding `ovnwatch_build_info` and the usual `process_` metrics."""
+def make_registry(*collectors: Collector) -> CollectorRegistry:
+    """Return a registry of our own, holding the collectors and the usual `process_` metrics."""
     # A *_created series per counter would double what is stored and says what a reset says already.
     disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
-    registry.register(_BuildInfo(version))
     ProcessCollector(registry=registry)
+    for collector in collectors:
+        registry.register(collector)
     return registry
 
 
@@ -76,6 +77,9 @@ class Exposition:
     """Renders one registry; `close` ends its thread."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        # The thread must not keep the event loop waiting: with Python's 5 ms, probes and ticks were late by up to
+        # 40 ms while 10 000 samples were rendered, with this by less than 10.
+        sys.setswitchinterval(0.0005)
         self.registry = registry
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="exposition")
         self._renderings: dict[tuple[str, bool, frozenset[str]], asyncio.Task[Rendered]] = {}

@@ -3,9 +3,9 @@
 A TCP line, or a WS text message (without the line's end), both ways:
 
     ovnwatch/1 {"seq": 7, "source": "worker-1", "instance": "5f..", "time": 1764000000.1, "mono": 12.5, "size": 4096}
-    ovnwatch/1 {"seq": 7, "instance": "c2..", "node": "worker-2", ..., "address": "10.0.0.7", "pad": "xxxx"}
+    ovnwatch/1 {"seq": 7, "pod": "peer-2", "instance": "c2..", ..., "address": "10.0.0.7", "pad": "xxxx"}
 
-HTTP carries the reply's keys as JSON, with `status`, `pod` and `ts`, which an earlier system's clients read.
+HTTP carries the reply's keys as JSON, with `status` and `ts`, which an earlier system's clients read.
 """
 
 import ipaddress
@@ -50,10 +50,8 @@ class Replies:
     """Makes the replies of one process; all but the times is encoded once."""
 
     def __init__(self, identity: Identity) -> None:
-        self.pod = identity.pod
-        fields = {key: getattr(identity, key) for key in ("instance", "node", "zone", "source", "boot_id")}
+        fields = {key: getattr(identity, key) for key in ("pod", "instance", "node", "zone", "source", "boot_id")}
         self._identity = json.dumps(fields, separators=(",", ":"))[1:-1]
-        self._pod = json.dumps(identity.pod)
 
     def message(self, ask: Ask, address: str, wall: float, mono: float) -> bytes:
         """Return the reply to a line or message, without a line end but of `ask.size` bytes with one."""
@@ -62,8 +60,7 @@ class Replies:
 
     def body(self, size: int, address: str, wall: float, mono: float) -> bytes:
         """Return the body, `size` bytes long, of the answer to an HTTP ping."""
-        hello = f'"status":"ok","pod":{self._pod},"ts":"{iso(wall)}"'
-        return _padded(f"{hello},{self._fields(address, wall, mono)}", size)
+        return _padded(f'"status":"ok","ts":"{iso(wall)}",{self._fields(address, wall, mono)}', size)
 
     def _fields(self, address: str, wall: float, mono: float) -> str:
         return f'{self._identity},"time":{wall:.6f},"mono":{mono:.6f},"address":"{address}"'
