@@ -241,8 +241,8 @@ class _ThresholdEntry(_Entry):
         known = {"value", "limit", *scope, *(["window"] if self.window else [])}
         try:
             named = placeholders(self.description)
-        except ValueError as error:
-            yield ("description",), str(error)
+        except ValueError:
+            yield ("description",), "its braces do not match"
             return
         for name in named:
             metric = file.metrics.get(name)
