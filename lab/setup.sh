@@ -42,7 +42,8 @@ iputils-ping ping
 END
 }
 
-# Install packages without a single service being started: invoke-rc.d asks policy-rc.d, and 101 means no.
+# Install packages without a service of theirs being started, now (invoke-rc.d asks policy-rc.d, 101 means no) or at
+# the next boot.
 install() {
     policy=/usr/sbin/policy-rc.d
     if [ ! -e "$policy" ]; then
@@ -52,11 +53,12 @@ install() {
         chmod 755 "$policy"
     fi
     export DEBIAN_FRONTEND=noninteractive
-    wait="-o DPkg::Lock::Timeout=120"
-    # shellcheck disable=SC2086 # two words
-    apt-get -qq $wait update || echo "setup: the package lists could not be refreshed" >&2
-    # shellcheck disable=SC2086
-    apt-get -qq $wait install -y --no-install-recommends "$@" >/dev/null || echo "setup: apt-get could not install: $*" >&2
+    apt="apt-get -qq -o DPkg::Lock::Timeout=120"
+    # shellcheck disable=SC2086 # words of a command
+    said=$({ $apt update || true; $apt install -y --no-install-recommends "$@"; } 2>&1) || echo "$said" >&2
+    for each in "$@"; do
+        systemctl disable "$each" >/dev/null 2>&1 || true
+    done
 }
 
 packages() {
