@@ -222,6 +222,8 @@ class Stream:
         probe = link.outstanding.pop(reply.seq, None)
         if probe is None:
             return  # an answer to nothing we wait for
+        for seq in [seq for seq, other in link.outstanding.items() if seq < reply.seq and other.decided]:
+            del link.outstanding[seq]  # replies come in order: the peer left this one out
         if reply.info.get("instance") == self._hello.instance:
             self._shared.met_itself(self)
             return
