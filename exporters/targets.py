@@ -22,6 +22,7 @@ from exporters.strictyaml import Problem
 Protocol = Literal["http", "tcp", "ws"]
 PathKind = Literal["pod", "service", "nodeport", "loadbalancer", "route", "ingress", "host", "egress"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+PATHS: tuple[PathKind, ...] = get_args(PathKind)
 PORTS: dict[Protocol, int] = {"http": 8082, "tcp": 8081, "ws": 8080}
 PROMPT_SHARE, PROMPT_MOST = 0.6, 0.15  # of the interval; seconds
 PROMPT_BELOW = 0.18  # seconds; Linux retransmits after 0.2 s at the earliest, less what its clocks may be off
