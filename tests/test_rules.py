@@ -1,0 +1,152 @@
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from alerts import rules
+from exporters import catalog
+
+ROOT = Path(__file__).resolve().parent.parent
+CATALOG = catalog.load()
+FILES = rules.rule_files(CATALOG)
+ALERTS = [alert for document in FILES.values() for group in document["groups"] for alert in group["rules"]]
+CASES = sorted((ROOT / "tests/rules").glob("*.yaml"))
+# What no test can show silent: it is made to fire always.
+NEVER_SILENT = {"OvnwatchWatchdog"}
+RUNBOOK = ["Meaning", "What users feel", "How to confirm", "What to do", "What it is not"]
+
+each_alert = pytest.mark.parametrize(
+    "alert", ALERTS, ids=lambda alert: f"{alert['alert']}-{alert['labels']['severity']}"
+)
+
+
+def expectations() -> list[tuple[str, list[dict[str, Any]]]]:
+    """Each alert name that a promtool test asks for, with the alerts it expects."""
+    return [
+        (expected["alertname"], expected["exp_alerts"])
+        for case in CASES
+        for test in yaml.safe_load(case.read_text())["tests"]
+        for expected in test["alert_rule_test"]
+    ]
+
+
+def test_the_committed_rules_are_what_the_catalogue_says() -> None:
+    """Run `python -m alerts.rules` after a change to metrics.yaml."""
+    committed = {file.name: file.read_text() for file in (ROOT / "alerts/rules").iterdir()}
+
+    assert committed == {name: rules.render(document) for name, document in FILES.items()}
+
+
+def test_the_command_writes_the_same_bytes(tmp_path: Path) -> None:
+    assert rules.main(["--output-dir", str(tmp_path / "new")]) == 0
+
+    written = {file.name: file.read_bytes() for file in (tmp_path / "new").iterdir()}
+    assert written == {file.name: file.read_bytes() for file in (ROOT / "alerts/rules").iterdir()}
+
+
+def test_a_demonstration_waits_less_and_a_site_serves_its_own_runbooks(tmp_path: Path) -> None:
+    arguments = ["--output-dir", str(tmp_path), "--scale-for", "0.1", "--runbook-base", "https://wiki.example/"]
+    assert rules.main(arguments) == 0
+
+    texts = [file.read_text() for file in tmp_path.iterdir()]
+    found = [rule for text in texts for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
+    never = next(rule for rule in found if rule["alert"] == "OvnwatchTargetNeverReached")
+    assert never["for"] == "30s"
+    assert never["annotations"]["runbook_url"] == "https://wiki.example/OvnwatchTargetNeverReached.md"
+
+
+@pytest.mark.parametrize("factor", ["-1", "nan", "fast", "1001"])
+def test_a_factor_that_is_none_is_refused(factor: str, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        rules.main(["--output-dir", str(tmp_path), f"--scale-for={factor}"])
+
+
+def test_a_place_that_cannot_be_written_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+
+    assert rules.main(["--output-dir", str(tmp_path / "file")]) == 1
+    assert str(tmp_path / "file") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["0s", "5m", "1m30s", "1d12h", "250ms", "1h0m5s"])
+def test_durations_survive_the_way_there_and_back(text: str) -> None:
+    assert catalog.seconds(rules.duration(catalog.seconds(text))) == catalog.seconds(text)
+
+
+@each_alert
+def test_an_alert_has_all_that_its_reader_needs(alert: dict[str, Any]) -> None:
+    assert alert["labels"].keys() == {"severity", "component"}
+    assert alert["labels"]["severity"] in catalog.SEVERITIES
+    assert alert["annotations"].keys() == {"summary", "description", "recommendation", "runbook_url"}
+    assert all(text.endswith(".") for key, text in alert["annotations"].items() if key != "runbook_url")
+
+
+@each_alert
+def test_an_alert_compares_and_its_labels_hold_no_value(alert: dict[str, Any]) -> None:
+    assert re.search(r" (>|>=|<|<=) -?[0-9.]+$", alert["expr"])
+    assert not any("{" in label for label in alert["labels"].values())
+
+
+@each_alert
+def test_an_alert_keeps_labels_it_does_not_know(alert: dict[str, Any]) -> None:
+    """`by` would drop `cluster` and whatever else a site adds."""
+    assert not re.search(r"\b(by|group_left|group_right)\b", alert["expr"])
+
+
+@each_alert
+def test_counters_are_read_as_counters_and_gauges_are_not(alert: dict[str, Any]) -> None:
+    counted = set(re.findall(r"(?:rate|increase)\((\w+)\[", alert["expr"]))
+    counters = {name for name, metric in CATALOG.metrics.items() if metric.kind == "counter"}
+
+    assert catalog.metrics_in(alert["expr"]) & counters == counted
+
+
+@each_alert
+def test_an_alert_waits_less_than_a_migration_step(alert: dict[str, Any]) -> None:
+    assert catalog.seconds(alert.get("for", "0s")) <= 600
+
+
+@each_alert
+def test_an_alert_has_a_runbook(alert: dict[str, Any]) -> None:
+    assert alert["annotations"]["runbook_url"] == f"alerts/runbooks/{alert['alert']}.md"
+    lines = (ROOT / alert["annotations"]["runbook_url"]).read_text().splitlines()
+    assert lines[0] == f"# {alert['alert']}"
+    assert [line.removeprefix("## ") for line in lines if line.startswith("## ")] == RUNBOOK
+
+
+def test_a_runbook_has_an_alert_and_names_only_metrics_that_exist() -> None:
+    runbooks = list((ROOT / "alerts/runbooks").iterdir())
+
+    assert {file.stem for file in runbooks} == set(CATALOG.thresholds)
+    series = set(CATALOG.metrics) | {f"{name}_bucket" for name in CATALOG.metrics}
+    for file in runbooks:
+        assert set(re.findall(r"\bovnwatch_\w+", file.read_text())) <= series, file.name
+
+
+@each_alert
+def test_an_alert_is_tested_firing_and_silent(alert: dict[str, Any]) -> None:
+    name, severity = alert["alert"], alert["labels"]["severity"]
+    asked = [expected for asked, expected in expectations() if asked == name]
+
+    assert any(each["exp_labels"]["severity"] == severity for expected in asked for each in expected), "never fires"
+    assert name in NEVER_SILENT or [] in asked, "never silent"
+
+
+@pytest.mark.system
+def test_prometheus_accepts_the_rules() -> None:
+    committed = sorted((ROOT / "alerts/rules").iterdir())
+    promtool("check", "rules", "--lint=all", "--lint-fatal", *map(str, committed))
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.stem)
+def test_prometheus_fires_as_expected(case: Path) -> None:
+    promtool("test", "rules", str(case))
+
+
+def promtool(*arguments: str) -> None:
+    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
