@@ -165,7 +165,7 @@ class Document:
             return node.value
         try:
             return loader.construct_object(node)
-        except (yaml.YAMLError, ValueError, OverflowError) as error:  # 2026-13-45, which YAML takes for a date
+        except (yaml.YAMLError, ValueError, OverflowError) as error:  # 2026-13-45, a date to YAML
             self.add(f"cannot read {node.value!r}: {getattr(error, 'problem', error)}", path, self.lines[path])
             return node.value
 
