@@ -1,4 +1,4 @@
-"""The catalogue's thresholds -> Prometheus rule files, one a category: `python -m alerts.rules`.
+"""The catalogue's thresholds -> Prometheus rule files, one a category: `ovnwatch rules`.
 
 1. Each limit of a threshold is one alert; all limits of a threshold share the alert's name and differ in `severity`.
 2. A label is never a value: the alert's identity must not change with what it measures.
@@ -15,9 +15,9 @@ from typing import Any
 import yaml
 
 from exporters.catalog import Catalog, Threshold, load, placeholders
+from exporters.strictyaml import BadInput
 
-HERE = Path(__file__).resolve().parent
-HEADER = "# Generated from metrics.yaml by `python -m alerts.rules`: edit it there.\n"
+HEADER = "# Generated from metrics.yaml by `ovnwatch rules`: edit it there.\n"
 RUNBOOK_BASE = "alerts/runbooks/"  # their place in the project; a site gives the address under which it serves them
 # How Prometheus' templates print a number in a unit.
 _PRINTED = {
@@ -77,19 +77,17 @@ def duration(seconds: float) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the rule files; 0, or 1 when the catalogue is wrong or a file cannot be written."""
-    parser = argparse.ArgumentParser(
-        prog="python -m alerts.rules", description="Write Prometheus rules from metrics.yaml"
-    )
-    parser.add_argument("--output-dir", type=Path, default=HERE / "rules", help="default: %(default)s")
+    parser = argparse.ArgumentParser(prog="ovnwatch rules", description="Write the Prometheus rules of metrics.yaml.")
+    parser.add_argument("--output-dir", type=Path, default=Path("alerts/rules"), help="default: %(default)s")
     parser.add_argument("--scale-for", type=_factor, default=1.0, metavar="FACTOR", help="multiply every `for` by it")
     parser.add_argument("--runbook-base", default=RUNBOOK_BASE, metavar="URL", help="default: %(default)s")
     args = parser.parse_args(argv)
-    files = rule_files(load(), args.scale_for, args.runbook_base)
     try:
+        files = rule_files(load(), args.scale_for, args.runbook_base)
         args.output_dir.mkdir(parents=True, exist_ok=True)
         for name, document in files.items():
             (args.output_dir / name).write_text(render(document), encoding="utf-8")
-    except OSError as error:
+    except (BadInput, OSError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
     return 0
@@ -115,7 +113,7 @@ def _bracketed(query: str) -> str:
     """The query so that a comparison applies to all of it."""
     if "\n" in query:
         return "(\n" + "".join(f"  {line}\n" for line in query.splitlines()) + ")"
-    return query
+    return f"({query})" if re.search(r"\b(and|or|unless)\b|[<>=]", query) else query
 
 
 def _number(value: float) -> str:
@@ -125,7 +123,7 @@ def _number(value: float) -> str:
 def _limit(value: float, unit: str) -> str:
     if unit == "seconds":
         return duration(value)
-    return f"{_number(value * 100)}%" if unit == "ratio" else _number(value)
+    return f"{value * 100:.10g}%" if unit == "ratio" else _number(value)
 
 
 def _description(threshold: Threshold, catalog: Catalog, limit: float) -> str:

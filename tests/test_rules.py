@@ -34,16 +34,17 @@ def expectations() -> list[tuple[str, list[dict[str, Any]]]]:
 
 
 def test_the_committed_rules_are_what_the_catalogue_says() -> None:
-    """Run `python -m alerts.rules` after a change to metrics.yaml."""
+    """Run `ovnwatch rules` after a change to metrics.yaml."""
     committed = {file.name: file.read_text() for file in (ROOT / "alerts/rules").iterdir()}
 
     assert committed == {name: rules.render(document) for name, document in FILES.items()}
 
 
-def test_the_command_writes_the_same_bytes(tmp_path: Path) -> None:
-    assert rules.main(["--output-dir", str(tmp_path / "new")]) == 0
+def test_the_command_writes_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert rules.main([]) == 0
 
-    written = {file.name: file.read_bytes() for file in (tmp_path / "new").iterdir()}
+    written = {file.name: file.read_bytes() for file in (tmp_path / "alerts/rules").iterdir()}
     assert written == {file.name: file.read_bytes() for file in (ROOT / "alerts/rules").iterdir()}
 
 
@@ -74,6 +75,36 @@ def test_a_place_that_cannot_be_written_is_said(tmp_path: Path, capsys: pytest.C
 @pytest.mark.parametrize("text", ["0s", "5m", "1m30s", "1d12h", "250ms", "1h0m5s"])
 def test_durations_survive_the_way_there_and_back(text: str) -> None:
     assert catalog.seconds(rules.duration(catalog.seconds(text))) == catalog.seconds(text)
+
+
+@pytest.mark.parametrize(
+    ("query", "limit", "unit", "expression", "told"),
+    [
+        ("up", 1.0, "state", "up < 1", "1"),
+        ("up and down", 0.5, "count", "(up and down) < 0.5", "0.5"),
+        ("up == 1", 90.0, "seconds", "(up == 1) < 90", "1m30s"),
+        ("up\nor down", 0.07, "ratio", "(\n  up\n  or down\n) < 0.07", "7%"),
+    ],
+)
+def test_how_a_limit_is_compared_and_told(query: str, limit: float, unit: str, expression: str, told: str) -> None:
+    hot = catalog.Threshold(
+        name="Hot",
+        category="heat",
+        query=query,
+        window=None,
+        unit=unit,
+        compare="<",
+        limits={"info": limit},
+        for_seconds=0,
+        scope=("source",),
+        summary="Hot.",
+        description="{source} is under {limit}.",
+        recommendation="Cool it.",
+    )
+    (alert,) = rules.alerts(hot, CATALOG, scale_for=1, runbook_base="runbooks/")
+
+    assert alert["expr"] == expression
+    assert alert["annotations"]["description"] == f"{{{{ $labels.source }}}} is under {told}."
 
 
 @each_alert
