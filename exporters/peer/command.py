@@ -7,6 +7,7 @@ import platform
 import resource
 import signal
 import sys
+import traceback
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -30,18 +31,27 @@ LOOK_AFTER_LISTENERS_EVERY = 5.0
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run until SIGTERM or SIGINT (0); 2 for a bad configuration, 1 for a port in use. A bug raises."""
+    """Run until SIGTERM or SIGINT, then end the process with 0; with 1 for a port in use or a bug.
+
+    Returns 2 for a bad configuration, 0 when nothing was to be started.
+    """
     settings = at_start(argv, os.environ, sys.stdout, sys.stderr)
     if isinstance(settings, int):
         return settings
     logs.set_up(settings.log_level, settings.log_format)
+    code = 0
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_run(settings))
+        uvloop.new_event_loop().run_until_complete(_run(settings))
     except ListenError as error:
         print(f"ovnwatch peer: {error}", file=sys.stderr)
-        return 1
-    return 0
+        code = 1
+    except Exception:  # noqa: BLE001 - this is the crash: nothing goes on after it
+        traceback.print_exc()
+        code = 1
+    # Python's own way out waits for name lookups that are under way: half a minute where no resolver answers.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 class _End:
