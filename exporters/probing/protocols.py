@@ -15,6 +15,7 @@ import httptools
 from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
+from websockets.protocol import State
 from websockets.uri import parse_uri
 
 # Every cause a failed probe can have; nothing else ever becomes a label.
@@ -37,7 +38,7 @@ CAUSES = (
 )
 
 BIG = 4096  # bytes of a big message: more than a path with a broken MTU carries in one packet
-MOST = 65536  # bytes of an answer we are ready to read
+MOST = 65536  # bytes we are ready to read for each request: whoever sends more answers nothing we asked
 PREFIX = b"ovnwatch/1 "
 IDENTITY = ("instance", "node", "zone", "source", "boot_id", "address", "pod")
 
@@ -124,17 +125,20 @@ class Tcp:
     def __init__(self, hello: Hello) -> None:
         self._hello = hello
         self._buffer = b""
+        self._read = 0  # since the last request
 
     def opening(self) -> bytes:
         return b""
 
     def heartbeat(self, seq: int, *, big: bool) -> bytes:
+        self._read = 0
         return _request(self._hello, seq, big=big) + b"\n"
 
     def feed(self, data: bytes) -> list[Reply]:
-        *lines, self._buffer = (self._buffer + data).split(b"\n")
-        if len(self._buffer) > MOST:
+        self._read += len(data)
+        if self._read > MOST:
             raise BadReplyError("bad_response")
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
         return [message(line) for line in lines]
 
     def owed(self) -> bytes:
@@ -164,6 +168,8 @@ class Ws:
         self._hello = hello
         self._protocol = ClientProtocol(parse_uri(f"{scheme}://{host}:{hello.port}/"), max_size=MOST)
         self._ours = False
+        self._read = 0  # since the last request
+        self._message = b""  # a message of which not all fragments are here; the protocol limits its size
         self.ready = False
 
     def opening(self) -> bytes:
@@ -173,6 +179,7 @@ class Ws:
         return b"".join(self._protocol.data_to_send())
 
     def heartbeat(self, seq: int, *, big: bool) -> bytes:
+        self._read = 0
         if self._ours:
             self._protocol.send_text(_request(self._hello, seq, big=big))
         else:
@@ -180,44 +187,59 @@ class Ws:
         return b"".join(self._protocol.data_to_send())
 
     def feed(self, data: bytes) -> list[Reply]:
+        self._read += len(data)
+        if self._read > MOST:
+            raise BadReplyError("ws_upgrade" if self._protocol.state is State.CONNECTING else "bad_response")
         self._protocol.receive_data(data)
         replies = []
         for event in self._protocol.events_received():
             if isinstance(event, Response):
                 self._upgraded(event)
             elif isinstance(event, Frame):
-                replies += self._frame(event.opcode, bytes(event.data))
+                replies += self._frame(event)
         if self._protocol.handshake_exc is not None:
             raise BadReplyError("ws_upgrade")
         if self._protocol.parser_exc is not None:
             raise BadReplyError("bad_response")
+        if self._protocol.state is State.CLOSING:
+            self.ready = False  # the peer said goodbye: nothing may be asked here, whenever its socket follows
+            if not replies:
+                raise BadReplyError("closed")
         return replies
 
-    def _frame(self, opcode: Opcode, data: bytes) -> list[Reply]:
-        if opcode is Opcode.TEXT and data.startswith(PREFIX):
-            return [message(data)]
-        if opcode is Opcode.PONG and data.isdigit() and len(data) < 19:
+    def _frame(self, frame: Frame) -> list[Reply]:
+        data = bytes(frame.data)
+        if frame.opcode is Opcode.PONG and data.isdigit() and len(data) < 19:
             return [Reply(int(data), {})]
+        if frame.opcode not in {Opcode.TEXT, Opcode.BINARY, Opcode.CONT}:
+            return []
+        whole, self._message = self._message + data, b""
+        if not frame.fin:
+            self._message = whole
+        elif whole.startswith(PREFIX):
+            return [message(whole)]
         return []
 
     def _upgraded(self, response: Response) -> None:
         self.ready = self._protocol.handshake_exc is None
-        self._ours = response.headers.get("Ovnwatch") == "1"
+        self._ours = "1" in response.headers.get_all("Ovnwatch")
 
     def owed(self) -> bytes:
         return b"".join(self._protocol.data_to_send())
 
     def ended(self, cause: str) -> tuple[list[Reply], str]:
-        return [], cause
+        refused = self._protocol.state is State.CONNECTING and self._read > 0  # with a page that lasts until the end
+        return [], "ws_upgrade" if refused and cause == "closed" else cause
 
 
 @dataclass(slots=True)
 class _Message:
-    """What httptools tells of one HTTP response."""
+    """What httptools tells of an HTTP response; interim ones (1xx) before it and whatever follows are passed over."""
 
+    status_code: Callable[[], int] = int
     body: list[bytes] = field(default_factory=list)
     framed: bool = False
-    headed: bool = False
+    status: int = 0  # 0: the header is not complete
     complete: bool = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -225,13 +247,15 @@ class _Message:
             self.framed = True
 
     def on_headers_complete(self) -> None:
-        self.headed = True
+        if not self.status and not 100 <= self.status_code() < 200:
+            self.status = self.status_code()
 
     def on_body(self, body: bytes) -> None:
-        self.body.append(body)
+        if not self.complete:
+            self.body.append(body)
 
     def on_message_complete(self) -> None:
-        self.complete = True
+        self.complete = self.status > 0
 
 
 class Http:
@@ -245,6 +269,7 @@ class Http:
         self._read = 0
         self._message = _Message()
         self._parser = httptools.HttpResponseParser(self._message)
+        self._message.status_code = self._parser.get_status_code
 
     def opening(self) -> bytes:
         return b""
@@ -263,22 +288,25 @@ class Http:
             raise BadReplyError("bad_response")
         try:
             self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            raise BadReplyError("http_status") from None  # 101: it speaks something else from now on
         except httptools.HttpParserError:
             if not self._message.complete:  # what follows a whole message is of no interest
                 raise BadReplyError("bad_response") from None
+        if self._message.status and not 200 <= self._message.status < 400:
+            raise BadReplyError("http_status")
         return self._reply() if self._message.complete else []
 
     def owed(self) -> bytes:
         return b""
 
     def ended(self, cause: str) -> tuple[list[Reply], str]:
-        if cause == "closed" and self._message.headed and not self._message.framed:
+        if cause == "closed" and self._message.status and not self._message.framed:
             return self._reply(), cause
         return [], "bad_response" if self._read and cause == "closed" else cause
 
     def _reply(self) -> list[Reply]:
-        if not 200 <= self._parser.get_status_code() < 400:
-            raise BadReplyError("http_status")
+        self._message.status_code = int  # the parser holds the message: without this only the collector would free both
         body = b"".join(self._message.body)
         info = {}
         if body.startswith(b"{"):
