@@ -22,7 +22,8 @@ and proved by injecting some twenty thousand known interruptions; each says what
 10. Path, flow and peer are separate books. An established connection lost while a fresh one works at once is a break.
     If the old connection is answered by its first retransmission, it cannot be told from a path outage shorter than
     the deadline: a blip, marked unconfirmed. If it is answered even before a retransmission could leave, nothing was
-    lost: the peer was slow. Connections that shake hands and are all answered together are a frozen peer.
+    lost: the peer was slow (marked likewise). Connections that shake hands and are all answered together are a
+    frozen peer.
 11. Estimate = T x failed grid points, less the ordinary latency: unbiased in total. Where a close or a thaw gives a
     sharper edge, that edge; where grid points were skipped, the middles of the two intervals.
 12. Evidence is taken in the order of its times, whatever the order it was decided in.
@@ -34,6 +35,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 Scope = Literal["path", "peer", "flow"]
@@ -49,8 +51,13 @@ RESCUED = 0.3
 THAW = 0.005
 # The cause of a probe that connected and heard nothing; on an established flow it becomes "stalled".
 SILENCE = "response_timeout"
-# How long after the first proof of life late answers still tell which kind of event it was.
+# How long after the first proof of life late answers still tell which kind of event it was: a moment, or, for
+# connections that shook hands and wait, as long as a thawing peer may take to begin with them.
 SETTLE = 0.05
+ANSWER_ALL = 0.6
+# Answers of a thawed peer come within this time. Lost ones, by then between retransmissions that double from 0.2 s
+# on, are further apart.
+TOGETHER = 0.3
 
 
 class Up(NamedTuple):
@@ -333,7 +340,7 @@ def _is_path(run: Run) -> bool:
 def _settled_at(run: Run) -> float:
     """When enough is known of an ended run to name its kind."""
     assert run.end_latest is not None
-    at = run.end_latest + SETTLE
+    at = run.end_latest + (ANSWER_ALL if run.waiting else SETTLE)
     if run.first_fresh is None and not run.flow_closed:
         answered = {late.conn for late in run.late}
         at = max([at, *(s + RESCUED for conn, s in run.lost.items() if conn not in answered)])
@@ -347,11 +354,16 @@ def _kind(run: Run) -> tuple[Ledger, bool]:
         rescued = [late.e - late.s for late in run.late if late.conn in run.lost]
         if run.flow_closed or not rescued or min(rescued) > RESCUED:
             return "flow", False
-        return ("peer", False) if min(rescued) <= UNTOUCHED else ("path", True)
-    thawed = [late for late in run.late if late.e >= run.end_latest - THAW]
-    if run.first_fresh == "peer" and thawed and not run.waiting:
-        return "peer", False
-    return "path", False
+        return ("peer" if min(rescued) <= UNTOUCHED else "path"), True
+    answers = [late.e for late in run.late if late.e > run.end_earliest]
+    together = bool(answers) and max(answers) - min(answers) <= TOGETHER and not run.waiting
+    return ("peer" if run.first_fresh == "peer" and together else "path"), False
+
+
+def _thaw(run: Run) -> float | None:
+    """When late answers of two connections were released together, if they were: the end is right there."""
+    late = sorted((each.e, each.conn) for each in run.late if each.e > run.end_earliest)
+    return next((e for (e, conn), (after, other) in pairwise(late) if after - e <= THAW and conn != other), None)
 
 
 def _finish(run: Run, interval: float, latency: float) -> Finished:
@@ -362,12 +374,12 @@ def _finish(run: Run, interval: float, latency: float) -> Finished:
     run.start_latest = min(run.start_latest, run.end_earliest) if run.start_latest == NEVER else run.start_latest
     lower = max(0.0, run.end_earliest - run.start_latest)
     upper = run.end_latest - run.start_earliest
-    thaw = len({late.conn for late in run.late if abs(late.e - run.end_latest) <= THAW}) >= 2
-    end = run.end_latest if thaw else (run.end_earliest + run.end_latest) / 2
+    thaw = _thaw(run)
+    end = (run.end_earliest + run.end_latest) / 2 if thaw is None else thaw
     whole = round((run.last_point - run.first_point) / interval) + 1 == run.points
     if ledger == "flow":
         estimate = run.end_latest - run.start()  # the stream was back exactly when the fresh connection answered
-    elif whole and run.closed_at is None and not thaw:
+    elif whole and run.closed_at is None and thaw is None:
         estimate = interval * run.points - latency
     else:
         estimate = end - run.start()

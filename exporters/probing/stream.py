@@ -263,7 +263,7 @@ class Stream:
             self._lost(link, probe, "flow", "response_timeout", hi=probe.called + self._delta, now=now)
         elif not conn.connected:
             self._lost(link, probe, "path", "connect_timeout", hi=probe.called + self._delta, now=now)
-        elif conn.connected - probe.started <= self._delta:
+        elif conn.connected - probe.started <= self.spec.prompt:
             self._lost(link, probe, "peer", "response_timeout", hi=conn.wrote + self._delta, now=now)
         else:
             self._lost(link, probe, "path", "response_timeout", hi=probe.called + self._delta, now=now)
