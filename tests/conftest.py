@@ -2,6 +2,7 @@
 
 1. With CI=true a test whose component is missing fails: nothing may pass for tested that was not.
 2. Elsewhere it is left out, and the last lines of the run say how many were and what is missing.
+3. Generated examples have no deadline, for machines are slow at times; with CI=true they are the same at every run.
 """
 
 import os
@@ -10,11 +11,17 @@ import subprocess
 from collections import Counter
 from functools import cache
 
+import hypothesis
 import pytest
 
 CI = os.environ.get("CI") == "true"
 SYSTEM = ("prometheus", "promtool", "prometheus-alertmanager", "amtool", "prometheus-blackbox-exporter")
 LEFT_OUT = pytest.StashKey[Counter[str]]()
+
+hypothesis.settings.register_profile(
+    "house", deadline=None, derandomize=CI, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("house")
 
 
 @cache
