@@ -49,7 +49,7 @@ _NOT_NAMES = re.compile(
     | \b(?:by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)""",
     re.VERBOSE,
 )
-_WORDS = re.compile(r"(?<![\w:.])[A-Za-z_:][\w:]*(?!\s*\(|[\w:])")
+_WORDS = re.compile(r"(?<![\w:.$])[A-Za-z_:][\w:]*(?!\s*\(|[\w:])")
 _KEYWORDS = frozenset(("and", "or", "unless", "bool", "offset", "group_left", "group_right", "inf", "nan"))
 
 _Path = tuple[str | int, ...]

@@ -206,6 +206,7 @@ def test_another_shape_altogether_is_refused(tmp_path: Path, text: str) -> None:
         ("histogram_quantile(0.9, rate(a_seconds_bucket[5m]))", {"a_seconds_bucket"}),
         ("a and b unless c or (vector(1) == 1e9)", {"a", "b", "c"}),
         ("last_over_time(a:b:c[1d:10m])", {"a:b:c"}),
+        ("delta(a[$window]) and a offset $window", {"a"}),
     ],
 )
 def test_metrics_in_a_query(query: str, names: set[str]) -> None:
