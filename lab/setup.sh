@@ -35,10 +35,7 @@ prometheus prometheus promtool
 prometheus-alertmanager prometheus-alertmanager amtool
 prometheus-blackbox-exporter prometheus-blackbox-exporter
 nftables nft
-iproute2 ip ss
-procps ps
-curl curl
-iputils-ping ping
+iproute2 ip
 END
 }
 

@@ -77,4 +77,4 @@ def pytest_testnodedown(node: object) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     for missing, count in config.stash[LEFT_OUT].items():
-        terminalreporter.write_line(f"{count} tests left out, this machine has no {missing}", yellow=True)
+        terminalreporter.write_line(f"left out: {count}, for this machine has no {missing}", yellow=True)
