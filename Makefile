@@ -10,7 +10,7 @@ GENERATED := build/generated
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: .venv/.ready ## watch an outage being measured, up to the alert; ARGS="--help" says what else it can do
+demo: .venv/.ready ## interrupt three peers on this machine and see it measured, up to the alerts; ARGS=--help says more
 	.venv/bin/ovnwatch demo $(ARGS)
 
 test: .venv/.ready ## all tests: first the rest on two workers, then, one by one, those that break networks and measure it

@@ -18,7 +18,9 @@ class Command(NamedTuple):
 COMMANDS = {
     "peer": Command("exporters.peer.command", "probe the other peers, answer their probes, serve metrics and history"),
     "rules": Command("alerts.rules", "write the Prometheus rules that metrics.yaml describes"),
-    "demo": Command("lab.demo", "show an outage measured, from the first lost probe to the alert, on this machine"),
+    "demo": Command(
+        "lab.demo", "interrupt three peers on this machine, judge what they measured and which alerts came"
+    ),
 }
 
 
