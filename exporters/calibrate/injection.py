@@ -15,6 +15,9 @@ class Bracket(NamedTuple):
     after: float
 
 
+Truth = tuple[Bracket, Bracket]  # start and end
+
+
 @dataclass(frozen=True, slots=True)
 class Injection:
     """One interruption with its truth. An instantaneous one (a reset) has the same bracket at both edges."""
@@ -24,6 +27,7 @@ class Injection:
     end: Bracket
     expectation: Expectation
     where: str = ""  # the lane or relay it happened on
+    family: int | None = None  # 4 or 6 when the truth is that family's alone: links come back for each in its own time
 
     @property
     def shortest(self) -> float:

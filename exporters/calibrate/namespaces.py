@@ -1,0 +1,300 @@
+"""Lanes of network namespaces, client - router - server, each a network of its own to break; needs root.
+
+1. A lane's namespaces are named `<prefix>-<lane>-<c, r or s>`; nothing outside them is ever changed: both ends of every
+   veth are born inside them.
+2. Whatever the prefix names is removed before lanes are built and after they were used, so a crash leaves nothing that
+   the next run does not clear. A lock keeps two runs with the same prefix apart.
+3. Processes are started with `ip netns exec`: it comes with the tool that makes the namespaces, gives the process the
+   namespace's own /sys, and execs in place, so the pid is the process's own and signals reach it. Unlike setns in a
+   preexec function it is safe in a program with threads.
+4. What must happen inside a namespace without a process (sockets, sysctls, the packet filter) runs on a thread that
+   entered it for good: a network namespace belongs to a thread, and a socket stays in the one it was made in.
+"""
+
+import contextlib
+import ctypes
+import functools
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, ParamSpec, TypeVar
+
+from exporters.calibrate.nftables import Nftables
+from exporters.calibrate.sockdiag import LISTEN, tcp_sockets
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Side = Literal["client", "router", "server"]
+
+ENDS: tuple[Side, ...] = ("client", "server")
+NETNS = Path("/run/netns")
+CLONE_NEWNET = 0x40000000
+PREFIX = re.compile(r"[a-z][a-z0-9]{0,11}")
+READY_SECONDS = 15.0  # for a lane to forward, for a server to listen
+LOCK_SECONDS = 120.0  # for another run with the same prefix to end
+CANARY_PORT = 9
+
+# Both ends of the router, named by where they lead. A router that goes down keeps its IPv6 addresses, as it keeps its
+# IPv4 ones; nothing waits for duplicate address detection.
+SYSCTLS: dict[Side, tuple[tuple[str, str], ...]] = {
+    "client": (("ipv6/conf/all/accept_dad", "0"), ("ipv6/conf/default/accept_dad", "0")),
+    "server": (("ipv6/conf/all/accept_dad", "0"), ("ipv6/conf/default/accept_dad", "0")),
+    "router": (
+        ("ipv6/conf/all/accept_dad", "0"),
+        ("ipv6/conf/default/accept_dad", "0"),
+        ("ipv6/conf/all/keep_addr_on_down", "1"),
+        ("ipv6/conf/default/keep_addr_on_down", "1"),
+        ("ipv4/ip_forward", "1"),
+        ("ipv6/conf/all/forwarding", "1"),
+    ),
+}
+
+TABLE = "inet ovnwatch_calibrate"
+# The first rule only makes the kernel track connections always: tracking switched on by a fault would find connections
+# it never saw begin, and ports reused since it was last on.
+TABLE_SETUP = f"""
+add table {TABLE}
+add chain {TABLE} tracking {{ type filter hook forward priority -10; }}
+add rule {TABLE} tracking ct state new
+add chain {TABLE} faults {{ type filter hook forward priority 0; policy accept; }}
+"""
+
+
+class Namespace:
+    """One network namespace and the thread that lives in it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._thread = ThreadPoolExecutor(max_workers=1, initializer=enter, initargs=(name,))
+
+    def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `function` inside and return what it returns. One at a time: make a socket here, wait on it elsewhere."""
+        return self._thread.submit(function, *args, **kwargs).result()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.shutdown()
+
+
+def enter(name: str) -> None:
+    """Move the calling thread into the named namespace, for good."""
+    libc = ctypes.CDLL(None, use_errno=True)  # os.setns came with Python 3.12
+    fd = os.open(NETNS / name, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if libc.setns(fd, CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), f"setns {name}")
+    finally:
+        os.close(fd)
+
+
+@dataclass(slots=True)
+class Server:
+    """What answers in a lane: how to start it, the ports it listens on, its process now."""
+
+    start: "Callable[[], subprocess.Popen[bytes]]"
+    ports: frozenset[int]
+    process: "subprocess.Popen[bytes]"
+
+
+@dataclass(slots=True)
+class Lane:
+    """One client - router - server network, up and forwarding IPv4 and IPv6."""
+
+    name: str
+    client: Namespace
+    router: Namespace
+    server: Namespace
+    addresses: dict[tuple[Side, int], str]  # ("client" or "server", 4 or 6)
+    nft: Nftables  # the router's; used on the router's thread
+    canaries: dict[Side, socket.socket]
+    serving: Server | None = None
+    generation: int = 0  # how often established flows were told from new ones
+    processes: "list[subprocess.Popen[bytes]]" = field(default_factory=list)
+    sent: int = 0
+
+    def namespace(self, side: Side) -> Namespace:
+        """The namespace of that side."""
+        return {"client": self.client, "router": self.router, "server": self.server}[side]
+
+    def popen(
+        self,
+        argv: Sequence[str],
+        side: Side = "client",
+        *,
+        output: int | None = None,
+        env: dict[str, str] | None = None,
+    ) -> "subprocess.Popen[bytes]":
+        """Start a process on that side, its output (both streams) to that file descriptor; it dies with the lane."""
+        command = ["ip", "netns", "exec", self.namespace(side).name, *argv]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env)
+        self.processes.append(process)
+        return process
+
+    def run(
+        self, argv: Sequence[str], side: Side = "client", *, timeout: float = 30.0
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run a command on that side to its end and return its output; raises when it fails."""
+        command = ["ip", "netns", "exec", self.namespace(side).name, *argv]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=timeout)
+
+    def start_server(
+        self, argv: Sequence[str], ports: Sequence[int], *, output: int | None = None, env: dict[str, str] | None = None
+    ) -> Server:
+        """Start the process that process faults will hit, wait until it listens on `ports`."""
+        start = functools.partial(self.popen, argv, "server", output=output, env=env)
+        self.serving = server = Server(start, frozenset(ports), start())
+        deadline = time.monotonic() + READY_SECONDS
+        while not server.ports <= listening(self.server):
+            if server.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{self.name}: {argv[0]} does not listen on {sorted(ports)}")
+            time.sleep(0.005)
+        return server
+
+    def send_canaries(self) -> bytes:
+        """Send one datagram each way through the router; returns what is in them."""
+        self.sent += 1
+        token = b"%d" % self.sent
+        self.canaries["client"].sendto(token, (self.addresses["server", 4], CANARY_PORT))
+        self.canaries["server"].sendto(token, (self.addresses["client", 4], CANARY_PORT))
+        return token
+
+    def arrivals(self, token: bytes) -> set[Side]:
+        """The sides where this canary has arrived by now."""
+        return {side for side, sock in self.canaries.items() if token in _drain(sock)}
+
+    def close(self) -> None:
+        """Kill what still runs here and end the threads; the namespaces are the caller's to remove."""
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait(timeout=10)
+        for sock in self.canaries.values():
+            sock.close()
+        self.router.call(self.nft.close)
+        for namespace in (self.client, self.router, self.server):
+            namespace.close()
+
+
+@contextlib.contextmanager
+def lanes(prefix: str, count: int) -> Iterator[list[Lane]]:
+    """`count` lanes, 100 at most, removed at the end whatever happened. The prefix: 12 letters and digits at most."""
+    if not PREFIX.fullmatch(prefix) or not 0 < count <= 100:
+        raise ValueError(f"prefix {prefix!r}, {count} lanes")
+    with _lock(prefix), contextlib.ExitStack() as stack:
+        remove(prefix)
+        stack.callback(remove, prefix)
+        yield [stack.enter_context(contextlib.closing(_build(prefix, number))) for number in range(count)]
+
+
+def remove(prefix: str) -> None:
+    """Remove the prefix's namespaces, and kill by pid what an earlier run left in them."""
+    ours = re.compile(rf"{re.escape(prefix)}-\d+-[crs]")
+    names = [entry.name for entry in NETNS.iterdir() if ours.fullmatch(entry.name)] if NETNS.is_dir() else []
+    for name in names:
+        for pid in _ip("netns", "pids", name).split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        _ip("netns", "delete", name)
+
+
+def listening(namespace: Namespace) -> set[int]:
+    """The TCP ports somebody listens on in there."""
+    return {found.local for found in namespace.call(tcp_sockets, LISTEN)}
+
+
+def _build(prefix: str, number: int) -> Lane:
+    names: dict[Side, str] = {side: f"{prefix}-{number}-{side[0]}" for side in ("client", "router", "server")}
+    for name in names.values():
+        _ip("netns", "add", name)
+    spaces = {side: Namespace(name) for side, name in names.items()}
+    for side, settings in SYSCTLS.items():
+        spaces[side].call(_sysctl, settings)
+    addresses: dict[tuple[Side, int], str] = {}
+    _ip("-n", names["router"], "link", "set", "lo", "up")
+    for hop, side in enumerate(ENDS, start=1):
+        net4, net6 = f"10.{100 + number}.{hop}", f"fd00:{number:x}:{hop}:"
+        addresses[side, 4], addresses[side, 6] = f"{net4}.2", f"{net6}:2"
+        _ip("link", "add", side, "netns", names["router"], "type", "veth", "peer", "eth0", "netns", names[side])
+        _batch(
+            names["router"],
+            f"address add {net4}.1/24 dev {side}",
+            f"address add {net6}:1/64 dev {side} nodad",
+            f"link set {side} up",
+        )
+        _batch(
+            names[side],
+            "link set lo up",
+            f"address add {net4}.2/24 dev eth0",
+            f"address add {net6}:2/64 dev eth0 nodad",
+            "link set eth0 up",
+            f"route add default via {net4}.1",
+            f"route add default via {net6}:1",
+        )
+    nft = spaces["router"].call(Nftables)
+    spaces["router"].call(nft.run, TABLE_SETUP)
+    canaries = {side: spaces[side].call(_datagram_socket, addresses[side, 4]) for side in ENDS}
+    lane = Lane(f"{prefix}-{number}", spaces["client"], spaces["router"], spaces["server"], addresses, nft, canaries)
+    _wait_until_forwarding(lane)
+    return lane
+
+
+def _wait_until_forwarding(lane: Lane) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline:
+        token = lane.send_canaries()
+        time.sleep(0.02)
+        if lane.arrivals(token) == {"client", "server"}:
+            return
+    raise RuntimeError(f"{lane.name} does not forward")
+
+
+def _datagram_socket(address: str) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setblocking(False)
+    sock.bind((address, CANARY_PORT))
+    return sock
+
+
+def _drain(sock: socket.socket) -> list[bytes]:
+    received = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            received.append(sock.recv(64))
+    return received
+
+
+def _sysctl(settings: Sequence[tuple[str, str]]) -> None:
+    for name, value in settings:
+        Path("/proc/sys/net", name).write_text(value)
+
+
+def _ip(*argv: str) -> str:
+    return subprocess.run(["ip", *argv], capture_output=True, text=True, check=True, timeout=30).stdout
+
+
+def _batch(name: str, *lines: str) -> None:
+    commands = "\n".join(lines)
+    subprocess.run(["ip", "-n", name, "-batch", "-"], input=commands, text=True, check=True, timeout=30)
+
+
+@contextlib.contextmanager
+def _lock(prefix: str) -> Iterator[None]:
+    """Held by one run at a time; the kernel lets it go when the process dies."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    with socket.socket(socket.AF_UNIX) as sock:
+        while True:
+            try:
+                sock.bind(f"\0ovnwatch-lanes-{prefix}")
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.2)
+        yield
