@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Close, Frame, Opcode
 from websockets.utils import accept_key
@@ -16,8 +16,6 @@ HELLO = Hello("me", "my-instance", "peer.example", 8080, tls=False)
 PEER = {"instance": "x1", "node": "n", "zone": "z", "source": "s", "boot_id": "b", "address": "10.0.0.7", "pod": "p"}
 STEPS = (1, 7, 1 << 20)  # bytes handed over at a time
 STREAM = 10_000_000  # bytes of an answer that does not end
-
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def outcome(exchange: Exchange, data: bytes, step: int = 1 << 20) -> tuple[list[int], str]:
@@ -478,7 +476,6 @@ def mangled(draw: st.DrawFn, answers: list[bytes]) -> list[bytes]:
 
 
 @pytest.mark.parametrize("conversation", [_http, _tcp, _ws, _handshake])
-@unhurried
 @given(data=st.data())
 def test_mangled_answers_are_replies_or_bad_ones_never_a_crash(
     conversation: Callable[[], tuple[Exchange, list[bytes]]], data: st.DataObject
@@ -488,7 +485,6 @@ def test_mangled_answers_are_replies_or_bad_ones_never_a_crash(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-@unhurried
 @given(pieces=st.lists(st.binary(max_size=300), max_size=8))
 def test_noise_is_never_a_crash(protocol: str, pieces: list[bytes]) -> None:
     exchange = PROTOCOLS[protocol].exchange(HELLO)
