@@ -1,0 +1,280 @@
+"""What was injected against what was measured and alerted: which stream had to see what, and was it right? Pure.
+
+1. An outage of the path must be seen by every stream whose interval it reaches, a frozen peer by every stream whose
+   interval and prompt limit it outlasts, a break by every stream that keeps a connection. Shorter ones may be seen.
+2. What is seen is held when its kind is right, its length lies between its bounds, and so do its start and its end.
+   The truth is itself known only to within brackets: it holds if any moment of the bracket does.
+3. A stream has one entry for an interruption, and none besides.
+4. A break is over for a stream as soon as its new connection works, so only its start is compared.
+5. A machine that holds up relays or peers interrupts too (held.py): what that explains is listed, and is no fault. An
+   interruption that ran into such a hold-up may have another kind, and ends when the hold-up did.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, NamedTuple
+
+from exporters.calibrate.injection import Bracket, Expectation, Truth
+from exporters.settings import Stream
+from lab.held import Held, Span, drawn_out, explain, on_way, within
+
+PERSISTENT = ("tcp", "ws")  # they keep a connection that can break
+KINDS: dict[Expectation, tuple[str, ...]] = {"path": ("outage", "blip"), "frozen": ("frozen",), "break": ("break",)}
+WIDTH_SLACK = 0.05  # seconds beside two intervals that bounds may be apart, in the median
+FAR = 1.5  # times the promised width: what a busy machine does not explain
+
+
+class Entry(NamedTuple):
+    """A closed entry of a peer's history; times are monotonic seconds. It is open while end_latest is None."""
+
+    id: str
+    stream: str
+    kind: str
+    cause: str
+    start_earliest: float
+    start_latest: float
+    end_earliest: float
+    end_latest: float | None
+    lower: float
+    estimate: float
+    upper: float
+    detected: float
+    stalled: bool
+
+
+def entry(item: Mapping[str, Any]) -> Entry:
+    """What the judge needs of an item of /history."""
+    mono, length = item["mono"], item["duration"]
+    return Entry(
+        id=item["id"],
+        stream=item["stream"],
+        kind=item["kind"],
+        cause=item["cause"],
+        start_earliest=mono["start_earliest"],
+        start_latest=mono["start_latest"],
+        end_earliest=mono["end_earliest"],
+        end_latest=mono["end_latest"],
+        lower=length["lower"],
+        estimate=length["estimate"],
+        upper=length["upper"],
+        detected=mono["detected"],
+        stalled=item["stall_overlap"],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Injected:
+    """One interruption that was made, and its truth for each stream that it hit, by the stream's key."""
+
+    number: int
+    title: str
+    expectation: Expectation
+    truths: Mapping[str, Truth]
+
+
+class Row(NamedTuple):
+    """One interruption as the streams of one protocol measured it; seconds, the widest of all that the streams say."""
+
+    number: int
+    title: str
+    expectation: Expectation
+    protocol: str
+    true: float  # the middle of what is known of it
+    streams: int
+    must: int
+    seen: int
+    held: int
+    disturbed: bool
+    lower: float
+    estimate: float
+    upper: float
+    width: float
+    error: float | None  # None for a break, whose length is the stream's own
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The table's rows; what was wrong, and what is missing (it may yet come); what a busy machine explains."""
+
+    rows: list[Row]
+    wrong: list[str]
+    missing: list[str]
+    explained: list[str]
+
+
+def shortest(truth: Truth) -> float:
+    """Seconds it lasted at least."""
+    return max(0.0, truth[1].before - truth[0].after)
+
+
+def longest(truth: Truth) -> float:
+    """Seconds it lasted at most."""
+    return truth[1].after - truth[0].before
+
+
+def must_see(expectation: Expectation, stream: Stream, seconds: float) -> bool:
+    """Had a stream that was hit to see an interruption that lasted at least `seconds` (rule 1)?"""
+    if expectation == "path":
+        return seconds >= stream.interval
+    if expectation == "frozen":
+        return seconds >= stream.interval + stream.prompt
+    return stream.protocol in PERSISTENT and (seconds == 0 or seconds >= stream.interval + stream.prompt)
+
+
+def faults_of(seen: Entry, expectation: Expectation, truth: Truth, *, disturbed: bool = False) -> Iterator[str]:
+    """Why an entry does not hold (rule 2); nothing when it does. disturbed: a hold-up drew the interruption out."""
+    start, end = truth
+    if seen.kind not in KINDS[expectation] and not disturbed:
+        yield f"recorded as {seen.kind}"
+    if seen.start_earliest > start.after or seen.start_latest < start.before:
+        yield f"starts {_off(seen.start_earliest, seen.start_latest, start)} off"
+    if seen.lower > longest(truth):
+        yield f"lower bound {seen.lower:.3f} s, true at most {longest(truth):.3f} s"
+    if expectation == "break":
+        return
+    if seen.upper < shortest(truth):
+        yield f"upper bound {seen.upper:.3f} s, true at least {shortest(truth):.3f} s"
+    if seen.end_latest is not None and (seen.end_earliest > end.after or seen.end_latest < end.before):
+        yield f"ends {_off(seen.end_earliest, seen.end_latest, end)} off"
+
+
+def _off(earliest: float, latest: float, truth: Bracket) -> str:
+    gap = earliest - truth.after if earliest > truth.after else latest - truth.before
+    return f"{gap:+.3f} s"
+
+
+class Case(NamedTuple):
+    """One interruption as it hit one stream, and what the stream recorded of it."""
+
+    injected: Injected
+    stream: Stream
+    truth: Truth
+    disturbed: bool
+    entry: Entry | None
+
+    def faults(self) -> list[str]:
+        """Why the entry does not hold."""
+        if self.entry is None:
+            return []
+        return list(faults_of(self.entry, self.injected.expectation, self.truth, disturbed=self.disturbed))
+
+    def must(self) -> bool:
+        return must_see(self.injected.expectation, self.stream, shortest(self.truth))
+
+
+def judge(made: Sequence[Injected], history: Iterable[Entry], streams: Mapping[str, Stream], held: Held) -> Judgement:
+    """Compare all that was made with all that was recorded; `streams` by their keys."""
+    entries = list(history)
+    spans = {key: on_way(held, stream) for key, stream in streams.items()}
+    cases = [_case(each, streams[key], entries, spans[key]) for each in made for key in each.truths]
+    wrong = [f"{_where(case)} {fault}" for case in cases for fault in case.faults()]
+    taken = {case.entry.id for case in cases if case.entry is not None}
+    explained = []
+    for each in entries:
+        if each.id not in taken:
+            said = f"{name(streams[each.stream])} recorded {_told(each)}"
+            if each.end_latest is not None and _explained(each, streams[each.stream], spans[each.stream]):
+                explained.append(said)
+            else:
+                wrong.append(f"{said} that nobody made")
+    return Judgement(
+        rows=[row for each in made for row in _rows([case for case in cases if case.injected is each])],
+        wrong=wrong + list(_too_wide(cases)),
+        missing=[text for case in cases for text in _missing(case, held)],
+        explained=explained,
+    )
+
+
+def _case(injected: Injected, stream: Stream, entries: Sequence[Entry], spans: Sequence[Span]) -> Case:
+    made = injected.truths[stream.key]
+    truth = drawn_out(made, stream, spans)
+    found = [each for each in entries if each.stream == stream.key and _touches(each, made)]
+    longest_of = max(found, key=lambda each: each.estimate, default=None)
+    return Case(injected, stream, truth, truth != made, longest_of)
+
+
+def _explained(seen: Entry, stream: Stream, spans: Sequence[Span]) -> bool:
+    assert seen.end_latest is not None
+    return explain(seen.start_earliest, seen.end_latest, seen.lower, stream, spans)
+
+
+def _missing(case: Case, held: Held) -> Iterator[str]:
+    if case.entry is None:
+        # While its source does not run, a stream does not probe.
+        begin, end = case.truth[0].after, case.truth[1].before
+        unwatched = within(on_way(held, case.stream) + list(held.get(case.stream.source, ())), begin, end)
+        if must_see(case.injected.expectation, case.stream, max(0.0, end - begin - unwatched)):
+            yield f"{_where(case)} did not see it"
+    elif case.entry.end_latest is None:
+        yield f"{_where(case)} is not over yet"
+
+
+def _where(case: Case) -> str:
+    return f"#{case.injected.number} {case.injected.title}: {name(case.stream)}"
+
+
+def _touches(seen: Entry, truth: Truth) -> bool:
+    return seen.start_earliest <= truth[1].after and (seen.end_latest is None or seen.end_latest >= truth[0].before)
+
+
+def _told(seen: Entry) -> str:
+    stalled = ", while its source was stalled" if seen.stalled else ""
+    return f"a {seen.kind} ({seen.cause}) of {seen.lower:.3f} to {seen.upper:.3f} s{stalled}"
+
+
+def name(stream: Stream) -> str:
+    """A stream in few letters: `a>b tcp`."""
+    return f"{stream.source}>{stream.target} {stream.protocol}"
+
+
+def width_promised(expectation: Expectation, stream: Stream) -> float:
+    """How far apart the bounds should be in the median: two intervals, for a frozen peer a prompt limit more."""
+    return 2 * stream.interval + WIDTH_SLACK + (stream.prompt if expectation == "frozen" else 0)
+
+
+def _too_wide(cases: Iterable[Case]) -> Iterator[str]:
+    """Bounds that are too wide: judged over all entries without a stall, which widens them rightly."""
+    widths = [
+        (case.entry.upper - case.entry.lower) / width_promised(case.injected.expectation, case.stream)
+        for case in cases
+        if case.entry is not None and case.injected.expectation != "break"
+        if not case.entry.stalled and not case.disturbed
+    ]
+    if widths and (times := median(widths)) > FAR:
+        yield f"bounds are {times:.1f} times as wide as promised, median of {len(widths)} entries without a stall"
+
+
+def _rows(cases: Sequence[Case]) -> Iterator[Row]:
+    for protocol in sorted({case.stream.protocol for case in cases}):
+        yield _row([case for case in cases if case.stream.protocol == protocol])
+
+
+def _row(cases: Sequence[Case]) -> Row:
+    injected = cases[0].injected
+    seen = [(case.entry, _middle(injected.truths[case.stream.key]), case) for case in cases if case.entry is not None]
+    return Row(
+        number=injected.number,
+        title=injected.title,
+        expectation=injected.expectation,
+        protocol=cases[0].stream.protocol,
+        true=median(_middle(injected.truths[case.stream.key]) for case in cases),
+        streams=len(cases),
+        must=sum(case.must() for case in cases),
+        seen=len(seen),
+        held=sum(not case.faults() for _, _, case in seen),
+        disturbed=any(case.disturbed for case in cases),
+        lower=min((each.lower for each, _, _ in seen), default=0.0),
+        estimate=median([each.estimate for each, _, _ in seen] or [0.0]),
+        upper=max((each.upper for each, _, _ in seen), default=0.0),
+        width=max((each.upper - each.lower for each, _, _ in seen), default=0.0),
+        error=None
+        if injected.expectation == "break"
+        else max((each.estimate - true for each, true, _ in seen), key=abs, default=0.0),
+        delay=max((each.detected - case.truth[0].before for each, _, case in seen), default=0.0),
+    )
+
+
+def _middle(truth: Truth) -> float:
+    return (shortest(truth) + longest(truth)) / 2
