@@ -119,7 +119,9 @@ class Listening:
 
     def alive(self) -> bool:
         """Say whether every socket still listens: uvloop closes one without a word when the kernel fails an accept."""
-        return all(sock.fileno() >= 0 for sock in self.sockets)
+        return all(
+            sock.fileno() >= 0 and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) for sock in self.sockets
+        )
 
     def close(self) -> None:
         """Accept no more; connections stay."""
