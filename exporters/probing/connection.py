@@ -264,13 +264,13 @@ class Connection:
 
     def _read_tls(self, *, ended: bool) -> None:
         assert self._tls is not None
+        cause = (self._failure or "closed") if ended else ""
         if not self._secure:
             if ended:
-                self._end("closed")
+                self._end(cause)
                 return
             self._shake()
         plain = b""
-        cause = "closed" if ended else ""
         while self._secure and self._sock is not None and len(plain) <= CHUNK:
             try:
                 chunk = self._tls.read(CHUNK)
