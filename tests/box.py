@@ -1,0 +1,97 @@
+"""A prober in a box: an engine, its record and whatever a test sets it on, on one event loop."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import uvloop
+
+from exporters.identity import Identity, identify
+from exporters.probing.engine import Engine
+from exporters.probing.record import Record, Stats
+from exporters.settings import Stream
+
+PATIENCE = 20.0  # seconds; only something broken needs them
+OURSELVES = identify("here", "node-here", "zone-here")
+
+Result = TypeVar("Result")
+
+
+def run(scenario: Coroutine[Any, Any, Result], factory: Callable[[], Any] = uvloop.new_event_loop) -> Result:
+    """The result of `scenario` on a loop of its own; a bug in a callback fails it, and so do descriptors left open."""
+    bugs: list[dict[str, Any]] = []
+    before = open_files()
+
+    async def watched() -> Result:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: bugs.append(context))
+        return await asyncio.wait_for(scenario, 3 * PATIENCE)
+
+    try:
+        with asyncio.Runner(loop_factory=factory) as runner:
+            result = runner.run(watched())
+    finally:
+        assert bugs == []
+    assert open_files() == before
+    return result
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+
+async def until(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
+    """Wait until `condition` holds; it failing is told by the assertion."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while not condition() and loop.time() < deadline:  # noqa: ASYNC110 - what is waited for knows no events
+        await asyncio.sleep(0.01)
+    assert condition()
+
+
+# --- the prober
+
+
+def stream(port: int, protocol: str = "tcp", **changes: Any) -> Stream:
+    """A stream to `port` of this machine: T 0.1 s, R 0.06 s, patience 3 s unless `changes` say otherwise."""
+    plain = Stream("here", "there", "service", protocol, 4, "127.0.0.1", port, 0.1, 0.06, 3.0)
+    return replace(plain, **changes)
+
+
+@contextlib.asynccontextmanager
+async def probing(*streams: Stream, identity: Identity = OURSELVES) -> AsyncIterator[Record]:
+    """Probe `streams` meanwhile; `engine` of the record is the engine."""
+    record = Probed(streams, identity, max_history=10_000)
+    record.engine = Engine(streams, identity, record, asyncio.get_running_loop())
+    record.engine.start()
+    try:
+        yield record
+    finally:
+        await record.engine.stop()
+
+
+class Probed(Record):
+    """A record that knows its engine."""
+
+    engine: Engine
+
+
+def only(record: Record) -> Stats:
+    """The stream of a record that has one."""
+    (stats,) = record.stats.values()
+    return stats
+
+
+def failures(stats: Stats) -> dict[str, int]:
+    """Failed probes by cause, of all streams that share path and protocol."""
+    return {cause: count for cause, count in stats.shape.failures.items() if count}
+
+
+def successes(stats: Stats) -> int:
+    return int(stats.shape.durations.buckets()[0][-1][1])
+
+
+def kinds(record: Record) -> list[str]:
+    return [item["kind"] for item in record.history()]
