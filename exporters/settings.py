@@ -9,7 +9,6 @@
 import re
 import resource
 import socket
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,8 @@ from exporters.targets import PROTOCOLS, STRICT, Entry, Host, Intervals, Patienc
 __all__ = ["BadInput", "PeerSettings", "Problem", "Stream", "Tls", "at_start", "fits", "load_peer"]
 
 SPARE_DESCRIPTORS = 64  # listeners, scrapes, journal, log, resolver
+SOFT_LIMIT = 1024  # what a process may open where nobody says otherwise
+MOST_DESCRIPTORS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class PeerSettings:
     log_level: str
     log_format: str
     not_observed: tuple[str, ...]
+    descriptors: int  # that probes may have
 
 
 # The file. Texts are read by the option they belong to; targets are checked one by one.
@@ -167,7 +169,7 @@ def at_start(argv: Sequence[str], environ: Mapping[str, str], out: TextIO, err: 
         print(options.help_text(PEER_OPTIONS, "usage: ovnwatch peer [flags]"), file=out)
         return 0
     try:
-        settings = load_peer(argv, environ, raise_descriptor_limit())
+        settings = load_peer(argv, environ, raise_descriptor_limit() // 2)  # the other half is the servers'
     except BadInput as bad:
         print(bad, file=err)
         return 2
@@ -180,7 +182,7 @@ def at_start(argv: Sequence[str], environ: Mapping[str, str], out: TextIO, err: 
 def load_peer(argv: Sequence[str], environ: Mapping[str, str], descriptors: int | None = None) -> PeerSettings:
     """Settings of `ovnwatch peer` from its flags, the environment and the file --config.file names.
 
-    `descriptors` is how many files this process may open; None checks no budget. Raises BadInput with all problems.
+    `descriptors` is how many files the probes may open; None checks no budget. Raises BadInput with all problems.
     """
     problems: list[Problem] = []
     flags = dict(options.read_flags(PEER_OPTIONS, argv, problems))
@@ -216,6 +218,7 @@ def load_peer(argv: Sequence[str], environ: Mapping[str, str], descriptors: int 
         log_level=given["log_level"].value,
         log_format=given["log_format"].value,
         not_observed=not_observed,
+        descriptors=descriptors or SOFT_LIMIT,
     )
 
 
@@ -234,10 +237,11 @@ def fits(streams: Sequence[Stream], limit: int) -> int:
 
 
 def raise_descriptor_limit() -> int:
-    """Allow this process all the file descriptors it may have; returns how many."""
+    """Allow this process all the file descriptors it may have, within reason; returns how many."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return sys.maxsize if hard == resource.RLIM_INFINITY else hard
+    limit = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else hard
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    return limit
 
 
 def _descriptors(stream: Stream) -> int:
@@ -248,7 +252,9 @@ def _too_many(streams: Sequence[Stream], limit: int | None) -> list[Problem]:
     if limit is None or fits(streams, limit) == len(streams):
         return []
     need = sum(map(_descriptors, streams)) + SPARE_DESCRIPTORS
-    said = f"{len(streams)} streams need {need} descriptors, the limit is {limit}: {fits(streams, limit)} streams fit"
+    said = (
+        f"{len(streams)} streams need {need} descriptors, probes may have {limit}: {fits(streams, limit)} streams fit"
+    )
     return [Problem("open files", said)]
 
 

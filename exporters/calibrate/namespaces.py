@@ -128,12 +128,14 @@ class Lane:
         argv: Sequence[str],
         side: Side = "client",
         *,
-        output: int | None = None,
+        stdin: int | None = subprocess.DEVNULL,
+        stdout: int | None = None,
+        stderr: int | None = None,
         env: dict[str, str] | None = None,
     ) -> "subprocess.Popen[bytes]":
-        """Start a process on that side, its output (both streams) to that file descriptor; it dies with the lane."""
+        """Start a process on that side; it is killed with the lane if it still runs then."""
         command = ["ip", "netns", "exec", self.namespace(side).name, *argv]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env)
+        process = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, env=env)
         self.processes.append(process)
         return process
 
@@ -145,10 +147,16 @@ class Lane:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=timeout)
 
     def start_server(
-        self, argv: Sequence[str], ports: Sequence[int], *, output: int | None = None, env: dict[str, str] | None = None
+        self,
+        argv: Sequence[str],
+        ports: Sequence[int],
+        *,
+        stdout: int | None = None,
+        stderr: int | None = None,
+        env: dict[str, str] | None = None,
     ) -> Server:
         """Start the process that process faults will hit, wait until it listens on `ports`."""
-        start = functools.partial(self.popen, argv, "server", output=output, env=env)
+        start = functools.partial(self.popen, argv, "server", stdout=stdout, stderr=stderr, env=env)
         self.serving = server = Server(start, frozenset(ports), start())
         deadline = time.monotonic() + READY_SECONDS
         while not server.ports <= listening(self.server):

@@ -104,7 +104,7 @@ async def _run(settings: PeerSettings) -> None:
         await _serve(serving, settings, identity, record, app)
         _tell(serving, settings)
         _look_after(loop, serving)
-        engine = Engine(settings.streams, identity, record, loop)
+        engine = Engine(settings.streams, identity, record, loop, settings.descriptors)
         engine.start()
         await end.come()
     finally:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import ipaddress
-import resource
 import socket
 import ssl
 from collections import deque
@@ -20,7 +19,7 @@ from exporters.probing.record import Record
 from exporters.probing.schedule import SLOT, Wheel
 from exporters.probing.stall import Stalls
 from exporters.probing.stream import Link, Stream
-from exporters.settings import SPARE_DESCRIPTORS, Tls
+from exporters.settings import SOFT_LIMIT, SPARE_DESCRIPTORS, Tls
 from exporters.settings import Stream as Spec
 
 RESOLVE_EVERY = 30.0  # seconds; faster while a name does not resolve or its target is down
@@ -29,10 +28,15 @@ RESOLVE_TIMEOUT = 5.0
 
 
 class Engine:
-    """Probes `streams` on `loop` from `start` to `stop`, and writes what comes of it into `record`."""
+    """Probes `streams` from `start` to `stop`, with that many descriptors; what comes of it is in `record`."""
 
     def __init__(
-        self, streams: Sequence[Spec], identity: Identity, record: Record, loop: asyncio.AbstractEventLoop
+        self,
+        streams: Sequence[Spec],
+        identity: Identity,
+        record: Record,
+        loop: asyncio.AbstractEventLoop,
+        descriptors: int = SOFT_LIMIT,
     ) -> None:
         self._loop = loop
         self._record = record
@@ -41,7 +45,7 @@ class Engine:
         self.wheel = Wheel(now)
         self.stalls = Stalls(now)
         self._number = 0
-        self._limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_DESCRIPTORS
+        self._limit = descriptors - SPARE_DESCRIPTORS
         # What may not be taken by optional connections: each stream's own, and one probe more.
         self._floor = min(2 * len(streams), self._limit // 2)
         self._waiting: deque[tuple[Stream, Link]] = deque()

@@ -6,7 +6,7 @@ from array import array
 
 # Half octaves of microseconds: bucket 2n holds [2^n, 1.5 * 2^n), bucket 2n + 1 the rest up to 2^(n + 1).
 BUCKETS = 48
-ROLL = 8192  # answers after which all counts are halved
+ROLL = 2048  # answers after which all counts are halved
 SURE = 1000  # answers from which a 99.9th percentile means something
 FEW = 20  # answers from which a path may be called slow
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from exporters.probing.connection import Connection, LocalError, Poller
 from exporters.probing.latency import Latency
-from exporters.probing.outage import UNTOUCHED, Book, Closed, Counted, Down, Evidence, Finished, Late, Opened, Scope, Up
+from exporters.probing.outage import Book, Closed, Counted, Down, Evidence, Finished, Late, Opened, Scope, Up
 from exporters.probing.protocols import PROTOCOLS, BadReplyError, Exchange, Hello, Reply
 from exporters.probing.record import Stats
 from exporters.probing.schedule import Wheel, first_point, next_point, phase
@@ -383,12 +383,11 @@ class Stream:
     def _learn(self, round_trip: float, now: float, *, late: bool) -> None:
         """Take a round trip into account, unless an outage made it.
 
-        A late answer counts if it came too soon to have been rescued by a retransmission, or if answers have been
-        late for so long that this is how the path is now.
+        Late answers count when answers have been late for so long that this is how the path is now.
         """
         if not late:
             self._late_since = now
-        elif round_trip > UNTOUCHED and now - self._late_since < 2 * self.spec.patience:
+        elif now - self._late_since < 2 * self.spec.patience:
             return
         latency = self._latency
         latency.add(round_trip)
