@@ -234,7 +234,7 @@ def test_a_crash_is_cleared_by_the_next_run() -> None:
     crash = (
         "import os, sys; from exporters.calibrate.namespaces import lanes\n"
         "with lanes(sys.argv[1], 1) as (lane,):\n"
-        "    print(lane.popen(['sleep', '600'], output=2).pid)\n"
+        "    print(lane.popen(['sleep', '600'], stdout=2).pid)\n"
         "    sys.stdout.flush()\n"
         "    os._exit(1)\n"
     )

@@ -1,4 +1,4 @@
-"""What datagrams prove about a link, as timelines: one datagram every 4 ms, `.` answered, `x` not, `l` late, `v` void."""
+"""What datagrams prove about a link, as timelines: one every 4 ms, `.` answered, `x` not, `l` late, `v` void."""
 
 import pytest
 

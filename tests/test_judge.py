@@ -1,0 +1,156 @@
+"""The judge of the fault tests, on injections and events made by hand; truth is [10, 10.01] to [11, 11.01]."""
+
+import random
+from typing import Any
+
+import pytest
+from faults import Table, any_of, judge, log_uniform, plan
+
+from exporters.calibrate.injection import Bracket, Expectation, Injection
+
+STREAM = "a|b|pod|tcp|4"
+
+
+def injection(expectation: Expectation = "path", *, at: float = 10.0, family: int | None = None) -> Injection:
+    return Injection("fault", Bracket(at, at + 0.01), Bracket(at + 1, at + 1.01), expectation, "lane", family)
+
+
+def event(
+    kind: str = "outage",
+    start: tuple[float, float] = (9.95, 10.05),
+    end: tuple[float, float | None] = (10.9, 11.1),
+    bounds: tuple[float, float | None] = (0.85, 1.15),
+    *,
+    detected: float = 10.2,
+    unconfirmed: bool = False,
+    stream: str = STREAM,
+) -> dict[str, Any]:
+    mono = {"start_earliest": start[0], "start_latest": start[1], "end_earliest": end[0], "end_latest": end[1]}
+    return {
+        "kind": kind,
+        "stream": stream,
+        "unconfirmed": unconfirmed,
+        "mono": mono | {"detected": detected},
+        "duration": {"lower": bounds[0], "upper": bounds[1], "estimate": None},
+    }
+
+
+def verdict(expectation: Expectation, *events: dict[str, Any]) -> Table:
+    return judge([injection(expectation)], events, [STREAM])
+
+
+def test_a_right_event_is_seen_and_held() -> None:
+    table = verdict("path", event())
+    (cell,) = table.cells().values()
+    assert (cell.n, cell.seen, cell.held, cell.edges, cell.split, table.false) == (1, 1, 1, 1, 0, ())
+    assert cell.width == pytest.approx((0.3, 0.3))
+    assert cell.delay == pytest.approx((0.2, 0.2))
+
+
+def test_what_no_stream_saw_counts() -> None:
+    table = judge([injection()], [], [STREAM, "a|b|pod|ws|4"])
+    assert [(cell.n, cell.seen, cell.width) for cell in table.cells().values()] == [(1, 0, None), (1, 0, None)]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "held"),
+    # The truth lasted between 0.99 and 1.01 s.
+    [((1.005, 1.5), True), ((1.02, 1.5), False), ((0.5, 0.995), True), ((0.5, 0.98), False)],
+)
+def test_bounds_hold_when_compatible_with_the_brackets(bounds: tuple[float, float], held: bool) -> None:
+    (row,) = verdict("path", event(bounds=bounds)).rows
+    assert row.held is held
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "edges"),
+    [
+        ((9.0, 10.0), (11.01, 12.0), True),
+        ((9.0, 9.9), (10.9, 11.1), False),
+        ((10.02, 10.05), (10.9, 11.1), False),
+        ((9.9, 10.1), (11.02, 11.1), False),
+        ((9.9, 10.1), (10.9, 10.99), False),
+    ],
+)
+def test_edges_hold_when_both_meet_theirs(start: tuple[float, float], end: tuple[float, float], edges: bool) -> None:
+    (row,) = verdict("path", event(start=start, end=end)).rows
+    assert row.edges is edges
+
+
+def test_a_split_is_seen_and_not_held() -> None:
+    table = verdict("path", event(end=(10.4, 10.5)), event(start=(10.6, 10.7)))
+    (cell,) = table.cells().values()
+    assert (cell.seen, cell.held, cell.split, table.false) == (1, 0, 1, ())
+
+
+def test_an_open_event_is_seen_and_not_held() -> None:
+    (row,) = verdict("path", event(end=(10.9, None), bounds=(0.85, None))).rows
+    assert (row.seen, row.held) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("expectation", "kind", "unconfirmed", "what"),
+    [
+        ("path", "outage", False, "seen"),
+        ("path", "blip", False, "seen"),
+        ("path", "blip", True, "seen"),
+        ("path", "break", False, "beside"),
+        ("path", "frozen", False, "false"),
+        ("frozen", "frozen", False, "seen"),
+        ("frozen", "break", False, "beside"),
+        ("frozen", "blip", True, "beside"),
+        ("frozen", "blip", False, "false"),
+        ("frozen", "outage", False, "false"),
+        ("break", "break", False, "seen"),
+        ("break", "blip", True, "beside"),
+        ("break", "outage", False, "false"),
+        ("break", "frozen", False, "false"),
+        ("break", "gap", False, "nothing"),
+    ],
+)
+def test_each_kind_has_its_place(expectation: Expectation, kind: str, unconfirmed: bool, what: str) -> None:
+    table = verdict(expectation, event(kind, unconfirmed=unconfirmed))
+    (row,) = table.rows
+    assert (row.seen, bool(row.beside), bool(table.false)) == (what == "seen", what == "beside", what == "false")
+
+
+def test_of_a_break_only_the_start_is_judged() -> None:
+    (late_end,) = verdict("break", event("break", end=(12.0, 12.1), bounds=(2.0, 2.2))).rows
+    assert (late_end.held, late_end.edges) == (True, True)
+    (late_start,) = verdict("break", event("break", start=(10.5, 10.6))).rows
+    assert not late_start.held
+
+
+def test_an_event_that_overlaps_nothing_is_false() -> None:
+    assert len(verdict("path", event(start=(12.0, 12.1), end=(12.5, 12.6))).false) == 1
+
+
+def test_in_a_failed_attempt_nothing_is_judged() -> None:
+    table = judge([], [event()], [STREAM], voids=[Bracket(9.0, 12.0)])
+    assert (table.rows, table.false) == ((), ())
+
+
+def test_an_event_belongs_to_the_injection_it_overlaps_most() -> None:
+    table = judge([injection(at=10), injection(at=11.5)], [event(start=(10.9, 11.4), end=(12.4, 12.6))], [STREAM])
+    assert [row.seen for row in table.rows] == [False, True]
+
+
+def test_a_truth_of_one_family_is_for_its_streams_alone() -> None:
+    six = "a|b|pod|tcp|6"
+    table = judge([injection(family=4), injection(at=10.1, family=6)], [event(), event(stream=six)], [STREAM, six])
+    assert [(row.stream, row.injection.family, row.seen) for row in table.rows] == [(STREAM, 4, True), (six, 6, True)]
+
+
+def test_tables_add_up_and_print() -> None:
+    both = verdict("path", event()) + verdict("path", event("frozen"))
+    assert str(both.where(lambda row: row.seen)).splitlines()[1].split()[:4] == ["fault", "tcp", "1", "1"]
+    assert len(both.false) == 1
+    assert "false: 1" in str(both)
+
+
+def test_a_plan_repeats_each_kind_in_an_order_of_its_seed() -> None:
+    steps = plan(["x", "y"], 5, any_of(0.1, 1.0), seed=7)
+    assert sorted(step.kind for step in steps) == ["x"] * 5 + ["y"] * 5
+    assert steps == plan(["x", "y"], 5, any_of(0.1, 1.0), seed=7) != plan(["x", "y"], 5, any_of(0.1, 1.0), seed=8)
+    assert {step.seconds for step in steps} <= {0.1, 1.0}
+    assert all(0.05 <= log_uniform(0.05, 3.0)(random.Random(seed)) <= 3.0 for seed in range(50))
