@@ -155,7 +155,8 @@ class Caller:
             data = Frame(Opcode.TEXT, data).serialize(mask=False)
         else:
             data += b"\n"
-        self.writer.write(data)
+        if not self.writer.is_closing():
+            self.writer.write(data)
 
     def answer(self, seq: int) -> None:
         """A good answer to request `seq`."""
@@ -259,6 +260,12 @@ async def says_goodbye(caller: Caller) -> None:
 async def not_found(caller: Caller) -> None:
     await caller.request()
     caller.writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno")
+    await caller.gone()
+
+
+async def talks_first(caller: Caller) -> None:
+    """Greets without being asked, in plain text."""
+    caller.writer.write(b"220 there at your service\r\n")
     await caller.gone()
 
 

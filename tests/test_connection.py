@@ -7,15 +7,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from time import monotonic
 from typing import Any, cast
 
 import pytest
+from box import PATIENCE, open_files
+from servers import RESET_ON_CLOSE, Certificates, make_certificates, refusing
 
 from exporters.probing.connection import CAUSE_OF_ERRNO, CHUNK, Connection, Poller
 from exporters.probing.protocols import CAUSES
-from tests.box import PATIENCE, open_files
-from tests.servers import RESET_ON_CLOSE, Certificates, make_certificates, refusing
 
 Address = tuple[Any, ...]
 BIG = bytes(range(256)) * 40_000  # 10 MB, more than any socket buffer takes
@@ -257,7 +258,8 @@ def test_an_event_of_a_former_owner_of_a_descriptor_is_not_the_new_ones(
 
 def test_no_descriptor_left_is_our_own_fault() -> None:
     """In a process of its own, which has none left."""
-    done = subprocess.run([sys.executable, "-c", STARVED], capture_output=True, text=True, timeout=60, check=False)
+    command = [sys.executable, "-c", STARVED]
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == "descriptors\n", done.stderr
 
 
@@ -265,7 +267,7 @@ STARVED = """
 import os, resource
 from typing import Any, cast
 from exporters.probing.connection import Connection, LocalError, Poller
-from tests.test_connection import Loop, Told
+from test_connection import Loop, Told
 
 poller = Poller(cast(Any, Loop()))
 resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1, 4096))
