@@ -12,7 +12,7 @@ import ssl
 import struct
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -218,7 +218,7 @@ async def endless(caller: Caller) -> None:
     if caller.protocol == "http":
         caller.writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
     part = Frame(Opcode.BINARY, bytes(1000)).serialize(mask=False) if caller.protocol == "ws" else bytes(1000)
-    while True:
+    while not caller.writer.is_closing():
         caller.writer.write(part)
         await caller.writer.drain()
 
@@ -293,36 +293,29 @@ class Misbehaving:
     manner: Manner
     connections: int = 0
     port: int = 0
+    callers: dict[asyncio.StreamWriter, asyncio.Task[None]] = field(default_factory=dict)
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        try:
+        task = asyncio.current_task()
+        assert task is not None
+        self.callers[writer] = task
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):  # the other side went first
             await self.manner(Caller(self.protocol, reader, writer))
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the other side went first
-        finally:
-            writer.close()
+        writer.close()
+        del self.callers[writer]
 
 
 @contextlib.asynccontextmanager
 async def misbehaving(protocol: str, manner: Manner, tls: ssl.SSLContext | None = None) -> AsyncIterator[Misbehaving]:
     """Serve `protocol` that way on a free port, see `port`; leaving ends all connections."""
-    tasks: set[asyncio.Task[None]] = set()
     server = Misbehaving(protocol, manner)
-
-    async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-        await server(reader, writer)
-
-    listening = await asyncio.start_server(accepted, "127.0.0.1", 0, ssl=tls)
+    listening = await asyncio.start_server(server, "127.0.0.1", 0, ssl=tls)
     server.port = listening.sockets[0].getsockname()[1]
     try:
         yield server
     finally:
         listening.close()
-        for task in list(tasks):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for writer in server.callers:
+            writer.transport.abort()
+        await asyncio.gather(*server.callers.values())

@@ -1,0 +1,232 @@
+"""Streams against servers that misbehave and a relay that interrupts, in an engine on one event loop."""
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pytest
+import servers
+from box import failures, probing, run, stream, successes, until
+from servers import Certificates, Manner, healthy, late, make_certificates, misbehaving, refusing
+
+from exporters.calibrate.injection import Injection
+from exporters.calibrate.relay import Relay
+
+PROTOCOLS = ("http", "tcp", "ws")
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+# --- a server that never gives a good answer
+
+
+class Case(NamedTuple):
+    """A server that fails every probe for the same cause, until a good one takes its port."""
+
+    protocol: str
+    manner: Manner | None  # None: nothing listens
+    causes: set[str]
+    certificate: str = ""  # the server's
+    tls: bool = False  # what the prober wants
+
+
+CASES = {
+    f"{protocol} {name}": Case(protocol, manner, {cause})
+    for protocol in PROTOCOLS
+    for name, manner, cause in (
+        ("refuses", None, "refused"),
+        ("closes", servers.closes, "closed"),
+        ("closes when asked", servers.closes_asked, "closed"),
+        ("half closes", servers.half_closes, "closed"),
+        ("resets", servers.resets, "reset"),
+        ("is silent", servers.silent, "response_timeout"),
+        ("is silent after its greeting", servers.silent_after_greeting, "response_timeout"),
+        ("answers too late", late(1.5), "response_timeout"),
+        ("talks garbage", servers.garbage, "bad_response"),
+        ("talks for ever", servers.endless, "bad_response"),
+    )
+}
+CASES |= {
+    "tcp answers another": Case("tcp", servers.wrong_number, {"response_timeout"}),
+    "ws answers another": Case("ws", servers.wrong_number, {"response_timeout"}),
+    "ws refuses the upgrade": Case("ws", servers.refuses_upgrade, {"ws_upgrade"}),
+    "ws says goodbye": Case("ws", servers.says_goodbye, {"closed"}),
+    "http not found": Case("http", servers.not_found, {"http_status"}),
+}
+for _protocol in PROTOCOLS:
+    CASES |= {
+        f"{_protocol} {name} certificate": Case(_protocol, servers.silent, {"tls"}, name, tls=True)
+        for name in ("expired", "wrong-name", "self")
+    }
+    # A server that finds our request to be no TLS may say so, close or reset; each time it is one failure.
+    not_tls = {"bad_response", "closed", "reset"} | ({"ws_upgrade"} if _protocol == "ws" else set())
+    CASES[f"{_protocol} has TLS"] = Case(_protocol, servers.silent, not_tls, "good")
+    CASES[f"{_protocol} has no TLS"] = Case(_protocol, servers.talks_first, {"tls"}, tls=True)
+
+
+@dataclass
+class Seen:
+    """What was seen of a case, before the good server came and altogether."""
+
+    failed: dict[str, int]
+    answered: int
+    state: str
+    events: int
+    probes: int = 0
+    outcomes: int = 0  # of these probes: failed, answered, or left undecided at the end
+    recovered: str = ""
+
+
+@pytest.fixture(scope="module")
+def seen(certificates: Certificates) -> dict[str, Seen]:
+    return run(_all_cases(certificates))
+
+
+async def _all_cases(certificates: Certificates) -> dict[str, Seen]:
+    """All cases side by side: each stream has a path of its own, so that nothing is summed up with another's."""
+    async with contextlib.AsyncExitStack() as bad, contextlib.AsyncExitStack() as good:
+        streams = {}
+        for name, case in CASES.items():
+            if case.manner is None:
+                sock = bad.enter_context(refusing())
+                port = sock.getsockname()[1]
+            else:
+                tls = certificates.server(case.certificate) if case.certificate else None
+                port = (await bad.enter_async_context(misbehaving(case.protocol, case.manner, tls))).port
+            # So long a prompt limit, which no busy machine misses, is safe where nothing is retransmitted.
+            wanted = certificates.client() if case.tls else None
+            streams[name] = stream(port, case.protocol, path=name, prompt=0.8, tls=wanted)
+        async with probing(*streams.values()) as record:
+            stats = {name: record.stats[each.key] for name, each in streams.items()}
+            await until(lambda: all(sum(failures(each).values()) >= 3 for each in stats.values()))
+            found = {
+                name: Seen(
+                    failures(each),
+                    successes(each),
+                    each.now_state,
+                    sum(each.spec.key == i["stream"] for i in record.history()),
+                )
+                for name, each in stats.items()
+            }
+            await bad.aclose()
+            for name, case in CASES.items():
+                tls = certificates.server() if case.tls else None
+                server = await healthy(case.protocol, streams[name].port, tls=tls)
+                good.push_async_callback(server.close)
+            await until(lambda: all(successes(each) >= 3 and each.now_state == "up" for each in stats.values()))
+        for name, each in stats.items():
+            found[name].recovered = each.now_state
+            found[name].probes = each.probes
+            found[name].outcomes = sum(failures(each).values()) + successes(each) + sum(each.shape.unknown.values())
+    return found
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_probe_of_a_bad_server_is_one_failure_and_a_good_one_is_seen(seen: dict[str, Seen], name: str) -> None:
+    case, what = CASES[name], seen[name]
+    assert set(what.failed) <= case.causes
+    assert (what.answered, what.state, what.events) == (0, "unknown", 0)  # never reached: no outage
+    assert what.recovered == "up"
+    assert what.outcomes <= what.probes
+    if case.protocol == "http":
+        assert what.outcomes == what.probes  # heartbeats that waited behind another one prove nothing
+
+
+# --- interruptions
+
+
+INTERRUPTIONS = {"refuse": 1.0, "stall": 1.8, "reset": 0.0, "flow_drop": 1.8}  # seconds
+
+
+@dataclass
+class Interrupted:
+    """What a stream recorded of an interruption."""
+
+    injection: Injection
+    items: list[dict[str, Any]]
+    state: str
+    outages: int
+    breaks: int
+    frozen: int
+
+
+@pytest.fixture(scope="module")
+def interrupted() -> dict[tuple[str, str], Interrupted]:
+    return run(_all_interruptions())
+
+
+async def _all_interruptions() -> dict[tuple[str, str], Interrupted]:
+    """One relay for each kind of fault, all at the same time, in front of the same three servers."""
+    async with contextlib.AsyncExitStack() as stack:
+        listening = {}
+        for protocol in PROTOCOLS:
+            server = await healthy(protocol)
+            stack.push_async_callback(server.close)
+            listening[protocol] = ("127.0.0.1", server.port)
+        relays = {}
+        streams = {}
+        for kind in INTERRUPTIONS:
+            # 127.0.0.1 by three names: a relay's addresses are keys.
+            names = ("127.0.0.1", "localhost", "127.1")
+            relay = Relay({(name, 0): listening[each] for name, each in zip(names, PROTOCOLS, strict=True)})
+            relays[kind] = await stack.enter_async_context(relay)
+            for protocol, (_, port) in zip(PROTOCOLS, relay.addresses, strict=True):
+                streams[kind, protocol] = stream(port, protocol, target=kind, interval=0.2, prompt=0.5)
+        async with probing(*streams.values()) as record:
+            stats = {name: record.stats[each.key] for name, each in streams.items()}
+            await until(lambda: all(each.now_state == "up" for each in stats.values()))
+            await asyncio.sleep(0.5)  # connections shall be established for the relay, and a reset find them idle
+            done = await asyncio.gather(
+                *(relays[kind].inject(kind, seconds) for kind, seconds in INTERRUPTIONS.items())
+            )
+            truth = dict(zip(INTERRUPTIONS, done, strict=True))
+            await until(lambda: all(each.now_state == "up" and each.open_number is None for each in stats.values()))
+            await asyncio.sleep(1.0)  # for what should not come
+            return {
+                (kind, protocol): Interrupted(
+                    truth[kind],
+                    [item for item in record.history() if item["stream"] == streams[kind, protocol].key],
+                    each.now_state,
+                    each.outages,
+                    each.breaks,
+                    each.frozen,
+                )
+                for (kind, protocol), each in stats.items()
+            }
+
+
+@pytest.mark.parametrize(
+    ("kind", "protocols", "expected", "causes"),
+    [
+        ("refuse", PROTOCOLS, "outage", {"refused", "reset"}),
+        ("stall", PROTOCOLS, "frozen", {"response_timeout"}),
+        ("reset", ("tcp", "ws"), "break", {"reset"}),
+        ("flow_drop", ("tcp", "ws"), "break", {"response_timeout"}),
+    ],
+)
+def test_one_event_of_the_right_kind_where_it_belongs(
+    interrupted: dict[tuple[str, str], Interrupted],
+    kind: str,
+    protocols: tuple[str, ...],
+    expected: str,
+    causes: set[str],
+) -> None:
+    for protocol in PROTOCOLS:
+        what = interrupted[kind, protocol]
+        assert what.state == "up"
+        assert [item["kind"] for item in what.items] == [expected] * (protocol in protocols), protocol
+        for item in what.items:
+            assert item["state"] == "closed"
+            assert item["causes"].keys() <= causes
+            duration = item["duration"]
+            assert 0 <= duration["lower"] <= duration["estimate"] <= duration["upper"]
+            assert (what.outages, what.frozen, what.breaks) == tuple(
+                int(expected == each) for each in ("outage", "frozen", "break")
+            )
+            if kind == "refuse":  # errors say when they were: the bounds hold on any machine
+                assert duration["lower"] <= what.injection.longest
+                assert duration["upper"] >= what.injection.shortest
