@@ -1,6 +1,7 @@
 """The processes of the demo: started with a log each, watched, and ended whatever happens.
 
-1. Ctrl-C in a terminal reaches us only: the children have a process group each, and we end them in order.
+1. Ctrl-C in a terminal reaches us only: each child has a session of its own, and we end it. (Where the kernel shares
+   the processors between sessions, a busy shell beside us takes less of their time, too.)
 2. A port is asked of the kernel and kept: a socket that is bound and never listens keeps it from everybody who does not
    ask to share it, while the child that is told it can listen there, now and after a restart.
 """
@@ -16,6 +17,7 @@ from typing import Self
 
 STOP_SECONDS = 5.0  # after SIGTERM, before SIGKILL
 TAIL_LINES = 15
+LONGEST_LINE = 1 << 24  # bytes we read from a child at once
 
 
 class ChildEndedError(Exception):
@@ -65,6 +67,7 @@ class Children:
                 stderr=log,
                 env=dict(environ),
                 start_new_session=True,
+                limit=LONGEST_LINE,
             )
         child = Child(name, process, path)
         self._children.append(child)
@@ -101,9 +104,10 @@ class Children:
 
 
 def _tell(child: Child, step: Callable[[asyncio.subprocess.Process], None]) -> bool:
-    if child.process.returncode is not None:
+    try:
+        step(child.process)
+    except ProcessLookupError:
         return False
-    step(child.process)
     return True
 
 

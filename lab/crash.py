@@ -38,19 +38,24 @@ async def crash(
 
 
 async def _answers(protocol: str, port: int) -> Bracket:
-    """When a port is back: after the last attempt that was refused, before the first answer was here."""
-    refused = time.monotonic()
+    """When a port is back: after the last attempt that failed, before the first answer was here."""
+    failed = time.monotonic()
     while True:
         attempt = time.monotonic()
+        if await _answer(protocol, port):
+            return Bracket(failed, time.monotonic())
+        failed = attempt
+        await asyncio.sleep(AGAIN)
+
+
+async def _answer(protocol: str, port: int) -> bytes:
+    """The first byte a port answers; none where it refuses, resets or closes."""
+    try:
+        reader, writer = await asyncio.open_connection(LOCAL, port)
         try:
-            reader, writer = await asyncio.open_connection(LOCAL, port)
-        except ConnectionRefusedError:
-            refused = attempt
-            await asyncio.sleep(AGAIN)
-            continue
-        writer.write(HELLO[protocol])
-        answer = await reader.read(1)
-        answered = time.monotonic()
-        writer.transport.abort()
-        if answer:
-            return Bracket(refused, answered)
+            writer.write(HELLO[protocol])
+            return await reader.read(1)
+        finally:
+            writer.transport.abort()
+    except ConnectionError:
+        return b""

@@ -63,19 +63,19 @@ def alertmanager_config(receiver: int) -> str:
     return yaml.safe_dump({"route": route, "receivers": [{"name": "demo", "webhook_configs": [webhook]}]})
 
 
-def prometheus_command(program: str, config: Path, data: Path, port: int) -> list[str]:
-    # What fires before Prometheus has found its Alertmanager, some 5 s after the start, is told when it is told again.
-    return [
-        program, f"--config.file={config}", f"--storage.tsdb.path={data}", f"--web.listen-address={LOCAL}:{port}",
-        "--rules.alert.resend-delay=5s", "--log.level=warn",
-    ]  # fmt: skip
-
-
-def alertmanager_command(program: str, config: Path, data: Path, port: int) -> list[str]:
-    return [
-        program, f"--config.file={config}", f"--storage.path={data}", f"--web.listen-address={LOCAL}:{port}",
-        "--cluster.listen-address=", "--log.level=warn",
-    ]  # fmt: skip
+def command(name: str, program: str, folder: Path, port: int) -> list[str]:
+    """How to start "prometheus" or "alertmanager" with NAME.yaml and its data in `folder`."""
+    common = [
+        program,
+        f"--config.file={folder / name}.yaml",
+        f"--web.listen-address={LOCAL}:{port}",
+        "--log.level=warn",
+    ]
+    data = str(folder / name)
+    if name == "prometheus":
+        # What fires before Alertmanager is found, some 5 s after the start, arrives when it is told again.
+        return [*common, f"--storage.tsdb.path={data}", "--rules.alert.resend-delay=5s"]
+    return [*common, f"--storage.path={data}", "--cluster.listen-address="]
 
 
 async def query(session: aiohttp.ClientSession, port: int, expression: str) -> float | None:

@@ -37,7 +37,7 @@ QUESTION = PREFIX + b'{"seq":1}\n'
 
 
 class Relays:
-    """The handle of the process. Every method raises ConnectionError when it has gone."""
+    """The handle of the process."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdin is not None
@@ -65,7 +65,7 @@ class Relays:
             self._to.write(json.dumps(question).encode() + b"\n")
             line = await self._back.readline()
         if not line:
-            raise ConnectionError("the relays have gone")
+            await asyncio.Event().wait()  # it has gone, and whoever watches over it ends us
         answer: dict[str, Any] = json.loads(line)
         return answer
 
