@@ -23,7 +23,7 @@ and proved by injecting some twenty thousand known interruptions; each says what
     If the old connection is answered by its first retransmission, it cannot be told from a path outage shorter than
     the deadline: a blip, marked unconfirmed. If it is answered even before a retransmission could leave, nothing was
     lost: the peer was slow (marked likewise). Connections that shake hands and are all answered together are a
-    frozen peer.
+    frozen peer; where others could not even shake hands, one alone was caught by a path that broke just then.
 11. Estimate = T x failed grid points, less the ordinary latency: unbiased in total. Where a close or a thaw gives a
     sharper edge, that edge; where grid points were skipped, the middles of the two intervals.
 12. Evidence is taken in the order of its times, whatever the order it was decided in.
@@ -172,7 +172,9 @@ class Run:
     causes: Counter[str] = field(default_factory=Counter)
     first_fresh: Scope | None = None
     lost: dict[int, float] = field(default_factory=dict)  # connection -> start of its lost heartbeat
-    waiting: set[int] = field(default_factory=set)  # fresh connections that shook hands and got no reply yet
+    unreached: bool = False  # a fresh connection failed without a handshake
+    shaken: set[int] = field(default_factory=set)  # fresh connections that shook hands and got no reply in time
+    waiting: set[int] = field(default_factory=set)  # those of them that got none yet
     late: list[Late] = field(default_factory=list)
 
     def start(self) -> float:
@@ -325,7 +327,10 @@ class Book:
         run.first_fresh = run.first_fresh or down.scope
         run.point_ledger = down.scope
         if down.scope == "peer":
+            run.shaken.add(down.conn)
             run.waiting.add(down.conn)
+        else:
+            run.unreached = True
 
     def _count(self, run: Run) -> Counted:
         ledger = run.point_ledger
@@ -334,7 +339,7 @@ class Book:
 
 
 def _is_path(run: Run) -> bool:
-    return run.first_fresh == "path"
+    return run.first_fresh == "path" or (run.unreached and len(run.shaken) < 2)
 
 
 def _settled_at(run: Run) -> float:
@@ -355,9 +360,11 @@ def _kind(run: Run) -> tuple[Ledger, bool]:
         if run.flow_closed or not rescued or min(rescued) > RESCUED:
             return "flow", False
         return ("peer" if min(rescued) <= UNTOUCHED else "path"), True
-    answers = [late.e for late in run.late if late.e > run.end_earliest]
-    together = bool(answers) and max(answers) - min(answers) <= TOGETHER and not run.waiting
-    return ("peer" if run.first_fresh == "peer" and together else "path"), False
+    held = run.shaken | run.lost.keys()
+    answers = {late.conn: late.e for late in run.late if late.e > run.end_earliest and late.conn in held}
+    together = bool(answers) and max(answers.values()) - min(answers.values()) <= TOGETHER and not run.waiting
+    alone = run.unreached and len(answers) < 2
+    return ("peer" if run.first_fresh == "peer" and together and not alone else "path"), False
 
 
 def _thaw(run: Run) -> float | None:
