@@ -390,10 +390,11 @@ def _finish(run: Run, interval: float, latency: float) -> Finished:
         estimate = interval * run.points - latency
     else:
         estimate = end - run.start()
-    estimate = min(max(estimate, lower), upper)
+    counted = sum(run.counted.values())
+    estimate = min(max(estimate, lower, counted), upper)  # counted seconds never move, though latency is left out
     kinds: dict[Ledger, Kind] = {"flow": "break", "peer": "frozen", "path": "blip" if run.points <= 1 else "outage"}
     event = _event(run, kinds[ledger], (lower, estimate, upper), unconfirmed=unconfirmed)
-    return Finished(event, ledger, max(0.0, estimate - sum(run.counted.values())))
+    return Finished(event, ledger, max(0.0, estimate - counted))
 
 
 def _event(run: Run, kind: Kind, bounds: tuple[float, float, float], *, unconfirmed: bool) -> Event:
