@@ -2,7 +2,8 @@
 
 How `judge` counts, per stream and injection:
 1. An event belongs to the injection whose truth it overlaps most, each taken at its widest. One that overlaps none is
-   false; one that overlaps an attempt that failed (its truth is unknown) counts for nothing.
+   false, unless nothing is known there: an attempt failed, or a busy machine let the server wait for a processor,
+   which is a true interruption that nobody injected. Those are listed as excused.
 2. An injection is seen when an event of the right kind belongs to it: an outage or a blip for a path, `frozen` for a
    frozen peer, `break` for established flows.
 3. Some kinds may stand beside: a break during a cut path, for an established connection is lost in it; and an
@@ -20,8 +21,10 @@ import random
 import subprocess
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from exporters.calibrate.faults import inject
@@ -33,6 +36,8 @@ Event = Mapping[str, Any]  # an entry of the exporter's history
 RIGHT: dict[Expectation, set[str]] = {"path": {"outage", "blip"}, "frozen": {"frozen"}, "break": {"break"}}
 BESIDE: dict[Expectation, set[str]] = {"path": {"break"}, "frozen": {"break"}, "break": set()}
 JUDGED = {"outage", "blip", "frozen", "break"}
+LOOK = 0.02  # seconds between looks at how long the server waited
+WAIT = 0.02  # seconds of waiting that can make a probe late
 SETTLE = 4.0  # seconds after the last injection: the patience for late answers, and some
 
 Seconds = Callable[[random.Random], float]
@@ -69,23 +74,50 @@ def plan(
 
 @dataclasses.dataclass
 class Done:
-    """What was injected on one lane; `voids` are the spans of attempts that failed, in which nothing may be judged."""
+    """What was injected on one lane; in `voids` other things may have happened to it as well."""
 
     injections: list[Injection] = dataclasses.field(default_factory=list)
     voids: list[Bracket] = dataclasses.field(default_factory=list)
-    reasons: list[str] = dataclasses.field(default_factory=list)
+    reasons: list[str] = dataclasses.field(default_factory=list)  # of the attempts that failed
 
 
 def carry_out(plans: Sequence[tuple[Lane, Sequence[Step]]], *, limit: float) -> list[Done]:
     """Carry all plans out at once, one thread a lane; after `limit` seconds no further step begins."""
     done = [Done() for _ in plans]
     deadline = time.monotonic() + limit
-    with ThreadPoolExecutor(len(plans)) as pool:
+    over = threading.Event()
+    with ThreadPoolExecutor(2 * len(plans)) as pool:
+        watches = [pool.submit(_watch_waits, lane, into, over) for (lane, _), into in zip(plans, done, strict=True)]
         work = [pool.submit(_carry_out, *each, into, deadline) for each, into in zip(plans, done, strict=True)]
-    for each in work:
+        try:
+            for each in work:
+                each.result()
+            time.sleep(SETTLE)
+        finally:
+            over.set()
+    for each in watches:
         each.result()
-    time.sleep(SETTLE)
     return done
+
+
+def _watch_waits(lane: Lane, into: Done, over: threading.Event) -> None:
+    """Note when the server waited for a processor; the kernel adds a wait to its sum when it is over."""
+    pid, waited, looked = 0, 0.0, 0.0
+    while not over.wait(LOOK):
+        before, (pid_before, waited_before) = looked, (pid, waited)
+        looked = time.monotonic()
+        pid = lane.serving.process.pid if lane.serving else 0
+        waited = _waited(pid)
+        if pid == pid_before and waited - waited_before > WAIT:
+            into.voids.append(Bracket(before - (waited - waited_before), looked))
+
+
+def _waited(pid: int) -> float:
+    """Seconds the process has waited for a processor, `<run time> <wait> <slices>` in nanoseconds; 0 if it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
 
 
 def _carry_out(lane: Lane, steps: Sequence[Step], into: Done, deadline: float) -> None:
@@ -195,13 +227,14 @@ class Table:
 
     rows: tuple[Row, ...]
     false: tuple[Event, ...]
+    excused: tuple[Event, ...] = ()
 
     def __add__(self, other: "Table") -> "Table":
-        return Table(self.rows + other.rows, self.false + other.false)
+        return Table(self.rows + other.rows, self.false + other.false, self.excused + other.excused)
 
     def where(self, condition: Callable[[Row], bool]) -> "Table":
-        """Only the rows that meet the condition; what is false stays."""
-        return Table(tuple(row for row in self.rows if condition(row)), self.false)
+        """Only the rows that meet the condition; what is false or excused stays."""
+        return dataclasses.replace(self, rows=tuple(row for row in self.rows if condition(row)))
 
     def cells(self, key: Callable[[Row], Hashable] | None = None) -> dict[Hashable, Cell]:
         """The numbers per fault and protocol, or by another key."""
@@ -216,7 +249,7 @@ class Table:
             label = " ".join(map(str, name)) if isinstance(name, tuple) else str(name)
             counts = f"{cell.n:4} {cell.seen:5} {cell.held:5} {cell.edges:5} {cell.split:5} {cell.beside:6}"
             lines.append(f"{label:28} {counts}  {_ms(cell.width):>16}  {_ms(cell.delay):>18}")
-        lines.append(f"false: {len(self.false)}")
+        lines.append(f"false: {len(self.false)}, excused: {len(self.excused)}")
         return "\n".join([*lines, *(json.dumps(dict(event)) for event in self.false[:10])])
 
 
@@ -225,26 +258,21 @@ def judge(
 ) -> Table:
     """The events of one lane's streams against what was injected there; pure. Streams that saw nothing count too."""
     rows: list[Row] = []
-    false: list[Event] = []
-    everything = [event for event in events if event["kind"] in JUDGED]
+    unasked: list[Event] = []
+    everything = sorted((each for each in events if each["kind"] in JUDGED), key=lambda each: each["mono"]["detected"])
     for stream in streams:
-        family = int(stream.split("|")[4])
-        mine = sorted(
-            (each for each in everything if each["stream"] == stream), key=lambda each: each["mono"]["detected"]
-        )
-        meant = [each for each in injections if each.family in {None, family}]
-        belonging: dict[int, list[Event]] = {number: [] for number in range(len(meant))}
-        for event in mine:
-            number = _belongs_to(event, meant)
-            if number is not None:
-                belonging[number].append(event)
-            elif not any(_meet(_whole(event), void) for void in voids):
-                false.append(event)
+        meant = [each for each in injections if each.family in {None, int(stream.split("|")[4])}]
+        belonging: dict[int | None, list[Event]] = defaultdict(list)
+        for event in everything:
+            if event["stream"] == stream:
+                belonging[_belongs_to(event, meant)].append(event)
+        unasked += belonging[None]
         for number, injection in enumerate(meant):
             right, beside, wrong = _sort(injection.expectation, belonging[number])
             rows.append(Row(stream, injection, right, beside))
-            false += wrong
-    return Table(tuple(rows), tuple(false))
+            unasked += wrong
+    excused = [event for event in unasked if any(_meet(_whole(event), void) for void in voids)]
+    return Table(tuple(rows), tuple(event for event in unasked if event not in excused), tuple(excused))
 
 
 def _belongs_to(event: Event, injections: Sequence[Injection]) -> int | None:

@@ -125,9 +125,12 @@ def test_an_event_that_overlaps_nothing_is_false() -> None:
     assert len(verdict("path", event(start=(12.0, 12.1), end=(12.5, 12.6))).false) == 1
 
 
-def test_in_a_failed_attempt_nothing_is_judged() -> None:
-    table = judge([], [event()], [STREAM], voids=[Bracket(9.0, 12.0)])
-    assert (table.rows, table.false) == ((), ())
+def test_where_nothing_is_known_nothing_is_false() -> None:
+    voids = [Bracket(9.0, 12.0)]
+    table = judge([], [event()], [STREAM], voids)
+    assert (table.rows, table.false, len(table.excused)) == ((), (), 1)
+    table = judge([injection("frozen")], [event("outage"), event(start=(20, 20), end=(21, 21))], [STREAM], voids)
+    assert (len(table.rows), len(table.false), len(table.excused)) == (1, 1, 1)
 
 
 def test_an_event_belongs_to_the_injection_it_overlaps_most() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from faults import Prober, Step, carry_out
 
 from exporters.calibrate.faults import FAULTS, inject, rules
 from exporters.calibrate.injection import Injection, NotInjectedError
@@ -210,6 +211,16 @@ def test_a_filter_that_does_not_bite_is_an_error(lane: Lane) -> None:
     with pytest.raises(NotInjectedError, match="syntax error"):
         rules("no such rule")(lane, 0.05)
     assert ask_fresh(lane, 4) == "answered"
+
+
+def test_a_plan_is_carried_out_beside_a_prober(lane: Lane) -> None:
+    prober = Prober(lane, [sys.executable, "-c", "import sys; print('{}', flush=True); sys.stdin.read(); print('{}')"])
+    steps = [Step("drop_both", 0.05, 0.0), Step("flow_reset", 0.05, 0.1), Step("stop", 0.05, 0.0)]
+    (done,) = carry_out([(lane, steps)], limit=60.0)
+    assert [each.kind for each in done.injections] == ["drop_both", "stop"]
+    assert len(done.reasons) == 1  # nobody was connected
+    assert len(done.voids) >= 1
+    assert prober.finish() == [{}, {}]
 
 
 def spaces(prefix_: str) -> list[str]:
