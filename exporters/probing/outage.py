@@ -22,8 +22,9 @@ and proved by injecting some twenty thousand known interruptions; each says what
 10. Path, flow and peer are separate books. An established connection lost while a fresh one works at once is a break.
     If the old connection is answered by its first retransmission, it cannot be told from a path outage shorter than
     the deadline: a blip, marked unconfirmed. If it is answered even before a retransmission could leave, nothing was
-    lost: the peer was slow (marked likewise). Connections that shake hands and are all answered together are a
-    frozen peer; where others could not even shake hands, one alone was caught by a path that broke just then.
+    lost: the peer was slow (marked likewise); so it was, whenever, if a new connection that waited was answered with
+    it. Connections that shake hands and are all answered together are a frozen peer; where others could not even
+    shake hands, one alone was caught by a path that broke just then.
 11. Estimate = T x failed grid points, less the ordinary latency: unbiased in total. Where a close or a thaw gives a
     sharper edge, that edge; where grid points were skipped, the middles of the two intervals.
 12. Evidence is taken in the order of its times, whatever the order it was decided in.
@@ -49,6 +50,8 @@ UNTOUCHED = 0.19
 RESCUED = 0.3
 # Late answers of several connections this close together were released by one event.
 THAW = 0.005
+# A new connection answered promptly, but after this long and four ordinary round trips, waited for something.
+WAITED = 0.02
 # The cause of a probe that connected and heard nothing; on an established flow it becomes "stalled".
 SILENCE = "response_timeout"
 # How long after the first proof of life late answers still tell which kind of event it was: a moment, or, for
@@ -176,6 +179,7 @@ class Run:
     shaken: set[int] = field(default_factory=set)  # fresh connections that shook hands and got no reply in time
     waiting: set[int] = field(default_factory=set)  # those of them that got none yet
     late: list[Late] = field(default_factory=list)
+    waited: list[Up] = field(default_factory=list)  # good, but not ordinary
 
     def start(self) -> float:
         """The point estimate of the start (rule 11)."""
@@ -241,7 +245,7 @@ class Book:
             evidence = heappop(self._queue)[2]
             match evidence:
                 case Up():
-                    self._up(evidence)
+                    self._up(evidence, latency)
                 case Late():
                     self._late(evidence, delta)
                 case Down() | Closed():
@@ -272,12 +276,15 @@ class Book:
             yield self._run
         yield from self._settling
 
-    def _up(self, up: Up) -> None:
+    def _up(self, up: Up, latency: float) -> None:
         self._seen = True
         run = self._run
         if run is not None and up.s >= run.end_earliest:
             self._end(run, up.e)
         self._good = max(self._good, up.s)
+        if up.e - up.s > max(WAITED, 4 * latency):
+            for each in self._open_runs():
+                each.waited.append(up)
 
     def _late(self, late: Late, delta: float) -> None:
         for run in self._open_runs():
@@ -356,10 +363,13 @@ def _kind(run: Run) -> tuple[Ledger, bool]:
     """Which book an ended run belongs in (rule 10), and whether that is a guess ("unconfirmed")."""
     assert run.end_latest is not None
     if run.first_fresh is None:
-        rescued = [late.e - late.s for late in run.late if late.conn in run.lost]
-        if run.flow_closed or not rescued or min(rescued) > RESCUED:
+        rescued = [late for late in run.late if late.conn in run.lost]
+        if any(up.s <= late.e <= up.e + THAW for up in run.waited for late in rescued):
+            return "peer", False
+        soonest = min((late.e - late.s for late in rescued), default=NEVER)
+        if run.flow_closed or soonest > RESCUED:
             return "flow", False
-        return ("peer" if min(rescued) <= UNTOUCHED else "path"), True
+        return ("peer" if soonest <= UNTOUCHED else "path"), True
     held = run.shaken | run.lost.keys()
     answers = {late.conn: late.e for late in run.late if late.e > run.end_earliest and late.conn in held}
     together = bool(answers) and max(answers.values()) - min(answers.values()) <= TOGETHER and not run.waiting
