@@ -226,6 +226,17 @@ def test_rule_10_a_second_retransmission_is_a_break_too() -> None:
     assert story.kinds == ["break"]
 
 
+@pytest.mark.parametrize("answered", [0.23, 0.32])
+def test_rule_10_old_and_new_connection_answered_together_are_a_frozen_peer(answered: float) -> None:
+    """At a time when a retransmission, or none, could explain the old one; but the new one waited for as long."""
+    lost = Verdict(0.35, 0.2, lost_heartbeat(0.2, 1).evidence)
+    together = [up(0.1), lost, up(0.35, 2, e=0.2 + answered), late(0.2, 0.2002 + answered)]
+    assert [(f.event.kind, f.event.unconfirmed) for f in told(together, latency=0.001).finished] == [("frozen", False)]
+    ordinary = [up(0.1), lost, up(0.35, 2), late(0.2, 0.2002 + answered)]
+    assert told(ordinary, latency=0.001).kinds == ["blip" if answered < 0.3 else "break"]
+    assert told(together, latency=0.05).kinds == told(ordinary, latency=0.05).kinds  # no wait for such a path
+
+
 def test_rule_10_the_stream_is_back_when_the_fresh_connection_answered() -> None:
     event = told(tcp("..b..")).only.event
     assert end(event) == about(0.2, 0.2 + R + 0.001)
