@@ -162,6 +162,7 @@ async def serve_ws(
 ) -> Serving:
     """Answer our text messages and every PING, drop what else comes; any path will do. Raises ListenError."""
     replies = Replies(identity)
+    talking: set[asyncio.Transport] = set()
 
     async def handler(request: web.Request) -> web.StreamResponse:
         # Compression would make a few bytes of a client's into megabytes of ours.
@@ -171,14 +172,24 @@ async def serve_ws(
             return web.Response(status=426, text="this port speaks WebSocket\n", headers=headers)
         ws.headers["Ovnwatch"] = "1"
         await ws.prepare(request)
+        transport = request.transport
+        if transport is None:
+            raise ConnectionResetError("the client has hung up")
+        talking.add(transport)
         try:
             await _converse(ws, replies, client_address(request.get_extra_info("peername")))
         except (TimeoutError, ConnectionError):
-            if request.transport is not None:
-                request.transport.abort()
+            transport.abort()
+        finally:
+            talking.discard(transport)
         return ws
 
+    async def cut(_: web.Application) -> None:
+        for transport in list(talking):
+            transport.abort()
+
     app = new_app()
+    app.on_shutdown.append(cut)
     app.router.add_get("/{path:.*}", handler, allow_head=False)
     return await serve(app, host, port, tls=tls, max_connections=max_connections, name="ws")
 
