@@ -145,8 +145,9 @@ async def _play(plant: Plant, show: Screen, steps: Sequence[script.Step]) -> lis
     for number, step in enumerate(steps, 1):
         await asyncio.sleep(step.pause)
         show.event("inject", screen.step_text(number, len(steps), step), "head")
-        truths = await (_kill(plant, step) if step.fault == "kill" else _interrupt(plant, step))
-        made.append(Injected(number, step.title, step.expectation, truths))
+        killed = step.target if step.fault == "kill" else ""
+        truths = await (_kill(plant, step) if killed else _interrupt(plant, step))
+        made.append(Injected(number, step.title, step.expectation, truths, killed))
     return made
 
 
@@ -173,15 +174,15 @@ async def _close(plant: Plant, show: Screen, made: Sequence[Injected]) -> bool:
     limits = {name: min(each.limits.values()) for name, each in catalog.load().thresholds.items()}
     must = alarms.due(made, plant.streams, limits)
 
-    async def measured() -> judge.Judgement:
-        return judge.judge(made, seen.entries.values(), plant.streams, await plant.relays.held())
+    verdict = judge.judge(made, (), plant.streams, {})
 
     async def complete() -> bool:
-        return not (await measured()).missing and not alarms.missing(seen.fired, seen.over, must)
+        nonlocal verdict
+        verdict = judge.judge(made, seen.entries.values(), plant.streams, await plant.relays.held())
+        return not verdict.missing and not alarms.missing(seen.fired, seen.over, must)
 
     show.event("wait", f"for the last entries and alerts, at most {CLOSING_SECONDS:.0f} s")
     await until(complete, CLOSING_SECONDS)
-    verdict = await measured()
     may = alarms.justified(seen.entries.values(), limits)
     alerting = [*alarms.faults(seen.fired, may), *alarms.missing(seen.fired, seen.over, must)]
     wrong = [*verdict.wrong, *verdict.missing, *alerting]

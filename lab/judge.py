@@ -71,6 +71,7 @@ class Injected:
     title: str
     expectation: Expectation
     truths: Mapping[str, Truth]
+    killed: str = ""  # the peer whose process ended
 
 
 class Row(NamedTuple):
@@ -160,43 +161,63 @@ class Case(NamedTuple):
             return []
         return list(faults_of(self.entry, self.injected.expectation, self.truth, disturbed=self.disturbed))
 
+    def length(self) -> float:
+        return 0.0 if self.entry is None else self.entry.estimate
+
     def must(self) -> bool:
         return must_see(self.injected.expectation, self.stream, shortest(self.truth))
 
 
 def judge(made: Sequence[Injected], history: Iterable[Entry], streams: Mapping[str, Stream], held: Held) -> Judgement:
     """Compare all that was made with all that was recorded; `streams` by their keys."""
-    entries = list(history)
+    entries = [_ended(each, streams[each.stream], made) for each in history]
     spans = {key: on_way(held, stream) for key, stream in streams.items()}
     cases = [_case(each, streams[key], entries, spans[key]) for each in made for key in each.truths]
-    wrong = [f"{_where(case)} {fault}" for case in cases for fault in case.faults()]
     taken = {case.entry.id for case in cases if case.entry is not None}
+    missing = [text for case in cases for text in _missing(case, held)]
+    wrong = [f"{_where(case)} {fault}" for case in cases for fault in case.faults()]
     explained = []
     for each in entries:
-        if each.id not in taken:
-            said = f"{name(streams[each.stream])} recorded {_told(each)}"
-            if each.end_latest is not None and _explained(each, streams[each.stream], spans[each.stream]):
-                explained.append(said)
-            else:
-                wrong.append(f"{said} that nobody made")
-    return Judgement(
-        rows=[row for each in made for row in _rows([case for case in cases if case.injected is each])],
-        wrong=wrong + list(_too_wide(cases)),
-        missing=[text for case in cases for text in _missing(case, held)],
-        explained=explained,
-    )
+        said = f"{name(streams[each.stream])} recorded {_told(each)}"
+        if each.id in taken:
+            continue
+        if each.end_latest is None:
+            missing.append(f"{said} that is not over yet")
+        elif _explained(each, streams[each.stream], spans[each.stream]):
+            explained.append(said)
+        else:
+            wrong.append(f"{said} that nobody made")
+    rows = [row for each in made for row in _rows([case for case in cases if case.injected is each])]
+    return Judgement(rows, wrong + list(_too_wide(cases)), missing, explained)
+
+
+def _ended(seen: Entry, stream: Stream, made: Iterable[Injected]) -> Entry:
+    """What was open when its peer was killed is never closed: it ended then at the latest, as far as is known."""
+    for injected in made:
+        if injected.killed == stream.source and seen.end_latest is None:
+            killed = next(iter(injected.truths.values()))[0].after
+            if seen.start_earliest <= killed:
+                return seen._replace(end_latest=killed)
+    return seen
 
 
 def _case(injected: Injected, stream: Stream, entries: Sequence[Entry], spans: Sequence[Span]) -> Case:
+    """What a stream recorded of an interruption: the entry that fits best, if not all are a busy machine's."""
     made = injected.truths[stream.key]
     truth = drawn_out(made, stream, spans)
-    found = [each for each in entries if each.stream == stream.key and _touches(each, made)]
-    longest_of = max(found, key=lambda each: each.estimate, default=None)
-    return Case(injected, stream, truth, truth != made, longest_of)
+    found = [
+        Case(injected, stream, truth, truth != made, each)
+        for each in entries
+        if each.stream == stream.key and _touches(each, made)
+    ]
+    own = [case for case in found if not case.faults() or not _explained(case.entry, stream, spans)]
+    nothing = Case(injected, stream, truth, truth != made, None)
+    return min(own, key=lambda case: (len(case.faults()), -case.length()), default=nothing)
 
 
-def _explained(seen: Entry, stream: Stream, spans: Sequence[Span]) -> bool:
-    assert seen.end_latest is not None
+def _explained(seen: Entry | None, stream: Stream, spans: Sequence[Span]) -> bool:
+    if seen is None or seen.end_latest is None:
+        return False
     return explain(seen.start_earliest, seen.end_latest, seen.lower, stream, spans)
 
 

@@ -177,6 +177,26 @@ def test_a_second_entry_and_one_that_nobody_made_are_wrong() -> None:
     assert elsewhere.wrong[0].startswith("a>c tcp recorded a blip")
 
 
+def test_what_was_open_when_its_peer_was_killed_ended_then() -> None:
+    crash = Injected(1, "c killed", "path", {"a|c|pod|tcp|4": truth(100.0, 101.0)}, killed="c")
+    opened = entry("c|b|pod|tcp|4", "break", start=99.9, end=None)
+    seen = entry("a|c|pod|tcp|4", "outage")
+    assert not judged([crash], seen, opened, busy={"relays": [(99.9, 99.95)]}).wrong
+    assert "that nobody made" in judged([crash], seen, opened).wrong[0]
+    again = opened._replace(start_earliest=100.5)
+    assert "is not over yet" in judged([crash], seen, again).missing[0]
+
+
+def test_the_entry_that_fits_is_taken_and_a_busy_machine_may_have_made_the_others() -> None:
+    cut = entry(TCP, "break", start=100.0, end=100.1)
+    other = entry(TCP, "frozen", start=101.5, end=102.0)
+    busy = {"relays": [(101.5, 102.0)]}
+    verdict = judged([made("break", TCP, HTTP, end=102.0)], cut, other, entry(HTTP, "frozen", 101.5, 102.0), busy=busy)
+    assert not verdict.wrong + verdict.missing
+    assert len(verdict.explained) == 2
+    assert [row.seen for row in verdict.rows] == [0, 1]
+
+
 def test_bounds_far_wider_than_promised_are_wrong_unless_there_was_a_stall() -> None:
     wide = [entry(key, "outage", lower=0.0, upper=5.0) for key in (HTTP, TCP)]
     assert "times as wide as promised" in judged([made("path", HTTP, TCP)], *wide).wrong[0]
@@ -220,8 +240,14 @@ def test_a_source_that_did_not_run_need_not_have_seen() -> None:
     assert judged([made("path", TCP, end=100.3)], busy={"a": [(100.05, 100.1)]}).missing
 
 
+def test_hold_ups_that_one_probe_meets_add_up() -> None:
+    pieces = [(1.0, 1.02), (1.05, 1.07), (2.0, 2.02)]
+    assert held.failing(pieces, stream("tcp")) == [(1.0, 1.07)]
+    assert held.failing(pieces, stream("http")) == []
+
+
 def test_hold_ups_that_overlap_count_once() -> None:
-    assert held.merged([(3, 4), (1, 2), (1.5, 2.5), (2.51, 2.6)]) == [(1, 2.6), (3, 4)]
+    assert held.merged([(3, 4), (1, 2), (1.5, 2.5)]) == [(1, 2.5), (3, 4)]
     assert held.within([(1, 2), (3, 5)], 1.5, 4) == pytest.approx(1.5)
 
 
