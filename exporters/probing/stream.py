@@ -194,6 +194,8 @@ class Stream:
             self._note_write(link)
         for reply in replies:
             self._answered(link, reply)
+        if link is self._live and not link.exchange.ready:  # a goodbye came with the answer
+            self._failed(link, "closed")
 
     def ended(self, conn: Connection, cause: str) -> None:
         link = self._links[conn.number]
@@ -263,7 +265,7 @@ class Stream:
             self._lost(link, probe, "flow", "response_timeout", hi=probe.called + self._delta, now=now)
         elif not conn.connected:
             self._lost(link, probe, "path", "connect_timeout", hi=probe.called + self._delta, now=now)
-        elif conn.connected - probe.started <= self.spec.prompt:
+        elif self._shook_promptly(conn):
             self._lost(link, probe, "peer", "response_timeout", hi=conn.wrote + self._delta, now=now)
         else:
             self._lost(link, probe, "path", "response_timeout", hi=probe.called + self._delta, now=now)
@@ -274,6 +276,11 @@ class Stream:
             self._again(now)
         elif probe.clean:
             self._file_retry()
+
+    def _shook_promptly(self, conn: Connection) -> bool:
+        """Was the handshake done before its first retransmission? A stall of ours makes it only look late."""
+        late = conn.connected - conn.started > self.spec.prompt
+        return not late or self._shared.stalls.overlap(conn.started, conn.connected)
 
     def expire(self, link: Link) -> None:
         """Stop waiting for late answers on `link`, if that is all it is open for."""
