@@ -26,6 +26,7 @@ from exporters.settings import Tls
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close sends RST, not FIN
 PEER = identify("there", "node-there", "zone-there")
+BOOK = Record([], PEER)
 
 # --- certificates
 
@@ -93,7 +94,7 @@ async def healthy(
 ) -> Server:
     """A peer's own server."""
     if protocol == "http":
-        return await serve_http(identity, Record([], identity), host, port, tls=tls)
+        return await serve_http(identity, BOOK, host, port, tls=tls)
     if protocol == "tcp":
         return await serve_tcp(identity, host, port, tls=tls)
     return await serve_ws(identity, host, port, tls=tls)
@@ -217,10 +218,11 @@ async def endless(caller: Caller) -> None:
     await caller.request()
     if caller.protocol == "http":
         caller.writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
-    part = Frame(Opcode.BINARY, bytes(1000)).serialize(mask=False) if caller.protocol == "ws" else bytes(1000)
+    part = Frame(Opcode.BINARY, bytes(10_000)).serialize(mask=False) if caller.protocol == "ws" else bytes(10_000)
     while not caller.writer.is_closing():
         caller.writer.write(part)
         await caller.writer.drain()
+        await asyncio.sleep(0)  # the prober shares the loop
 
 
 async def wrong_number(caller: Caller) -> None:
@@ -281,6 +283,34 @@ def late(seconds: float) -> Manner:
         loop = asyncio.get_running_loop()
         while True:
             loop.call_later(seconds, caller.answer, (await caller.request())["seq"])
+
+    return manner
+
+
+def goodbye_after(answers: int) -> Manner:
+    """Answers so many requests, sends a Close frame with the last answer, and leaves the socket open."""
+
+    async def manner(caller: Caller) -> None:
+        await caller.greet()
+        for _ in range(answers):
+            caller.answer((await caller.request())["seq"])
+        caller.writer.write(Frame(Opcode.CLOSE, b"").serialize(mask=False))
+        await caller.gone()
+
+    return manner
+
+
+def swallows_big(swallow: asyncio.Event) -> Manner:
+    """Answers, but while `swallow` is set a message over 2 kB either way is lost, and all that comes behind it."""
+
+    async def manner(caller: Caller) -> None:
+        await caller.greet()
+        while True:
+            request = await caller.request()
+            if swallow.is_set() and max(request["bytes"], request.get("size", 0)) > 2000:
+                await caller.gone()
+                return
+            caller.answer(request["seq"])
 
     return manner
 
