@@ -1,0 +1,303 @@
+"""`ovnwatch peer` as a process: how it starts, what it serves, how it ends."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+RUN = "import sys; from exporters.cli import main; sys.exit(main(['peer', *sys.argv[1:]]))"
+LISTEN = ("--listen.http", "--listen.tcp", "--listen.ws", "--web.listen-address")
+PROTOCOLS = ("http", "tcp", "ws")
+
+
+class Peer:
+    """A running peer; `ports` by server, as its log tells them."""
+
+    def __init__(self, log: Path, *argv: str, code: str = RUN, **variables: str) -> None:
+        self.log = log
+        with log.open("wb") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", code, *argv],
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env={**clean(os.environ), **variables},
+            )
+
+    def said(self) -> str:
+        return self.log.read_text()
+
+    @property
+    def ports(self) -> dict[str, int]:
+        return {name: int(port) for name, port in re.findall(r'msg="(\w+) is served on port (\d+)"', self.said())}
+
+    def get(self, path: str, server: str = "web", method: str = "GET", token: str = "") -> tuple[int, str]:
+        headers = {"Authorization": f"Bearer {token}"}
+        url = f"http://127.0.0.1:{self.ports[server]}{path}"
+        try:
+            with urllib.request.urlopen(
+                urllib.request.Request(url, method=method, headers=headers), timeout=30
+            ) as page:
+                return page.status, page.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def ready(self) -> bool:
+        assert self.process.poll() is None, self.said()
+        return "web" in self.ports and self.get("/-/ready")[0] == 200
+
+    def end(self, how: int = signal.SIGTERM) -> int:
+        self.process.send_signal(how)
+        return self.process.wait(15)
+
+
+def clean(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment without what a peer would take settings from."""
+    ours = re.compile(r"OVNWATCH_|NODE_NAME|PEERS|HOSTNAME|.*_(INTERVAL|TIMEOUT)|MAX_HISTORY|RECONNECT_DELAY")
+    return {name: value for name, value in environ.items() if not ours.match(name)}
+
+
+def wait_for(what: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if what():
+            return
+        time.sleep(0.05)
+    pytest.fail("it did not happen")
+
+
+Start = Callable[..., Peer]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start a peer called `source` that probes `ports` of 127.0.0.1, and wait until it is ready."""
+    peers: list[Peer] = []
+
+    def begin(
+        source: str = "a",
+        target: str = "b",
+        ports: Mapping[str, int] | None = None,
+        flags: Mapping[str, str] | None = None,
+        code: str = RUN,
+        wait: bool = True,
+        **variables: str,
+    ) -> Peer:
+        entry = {"name": target, "host": "127.0.0.1", "path": "pod", "ports": dict(ports or {"tcp": 1})}
+        config = tmp_path / f"{source}.yaml"
+        config.write_text(json.dumps({"targets": [entry]}))
+        given = {
+            "--config.file": str(config),
+            "--source": source,
+            **dict.fromkeys(LISTEN, "127.0.0.1:0"),
+            **(flags or {}),
+        }
+        argv = (f"{flag}={value}" for flag, value in given.items())
+        peers.append(Peer(tmp_path / f"{source}.log", *argv, code=code, **variables))
+        if wait:
+            wait_for(peers[-1].ready)
+        return peers[-1]
+
+    yield begin
+    for peer in peers:
+        peer.process.kill()
+        peer.process.wait()
+
+
+# --- starting
+
+
+def test_a_bad_configuration_is_2_with_every_problem(tmp_path: Path) -> None:
+    peer = Peer(tmp_path / "log", "--listen.http=nowhere", "--log.level=loud", "--source=a", "--peers=b")
+    assert peer.process.wait(30) == 2
+    assert sorted(line.split(":")[0] for line in peer.said().splitlines()) == ["--listen.http", "--log.level"]
+
+
+@pytest.mark.parametrize("flag", LISTEN)
+def test_a_port_in_use_is_1_with_one_line(start: Start, flag: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        peer = start(flags={flag: f"127.0.0.1:{port}", "--log.level": "error"}, wait=False)
+        assert peer.process.wait(30) == 1
+    assert peer.said() == (
+        f"ovnwatch peer: cannot listen on 127.0.0.1:{port}: port {port} is in use by another process\n"
+    )
+
+
+def test_it_takes_all_descriptors_it_may_have(start: Start) -> None:
+    lower = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (200, 900)); "
+    peer = start(code=lower + RUN)
+    limits = Path(f"/proc/{peer.process.pid}/limits").read_text()
+    assert re.search(r"Max open files +900 +900 ", limits)
+
+
+# --- serving
+
+
+def words(peer: Peer, target: str) -> set[str]:
+    """What /status says of a target's three protocols."""
+    view = json.loads(peer.get("/status", "http")[1])["connections"][target]
+    return {view[name] for name in PROTOCOLS}
+
+
+def history(peer: Peer) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = json.loads(peer.get("/history", "http")[1])
+    return items
+
+
+def test_two_peers_see_each_other(start: Start) -> None:
+    one = start("one", "two")
+    two = start("two", "one", {name: one.ports[name] for name in PROTOCOLS})
+    wait_for(lambda: words(two, "one") == {"connected"})
+    said = json.loads(two.get("/status", "http")[1])
+    reached = json.loads(one.get("/ping", "http")[1])
+    assert said["source"] == "two"
+    assert {stream["peer"]["instance"] for stream in said["streams"]} == {reached["instance"]}
+    assert {stream["peer"]["source"] for stream in said["streams"]} == {"one"}
+
+
+def test_a_peer_that_dies_is_an_outage_until_another_takes_its_place(start: Start) -> None:
+    one = start("one", "two")
+    ports = {name: one.ports[name] for name in PROTOCOLS}
+    two = start("two", "one", ports, OVNWATCH_TOKEN="secret")
+    wait_for(lambda: words(two, "one") == {"connected"})
+    one.end(signal.SIGKILL)
+    wait_for(lambda: words(two, "one") == {"disconnected"})
+    assert "open" in {item["state"] for item in history(two)}
+
+    start("again", "two", flags={f"--listen.{name}": f"127.0.0.1:{port}" for name, port in ports.items()})
+    wait_for(lambda: words(two, "one") == {"connected"})
+    wait_for(lambda: {item["protocol"] for item in history(two) if item["state"] == "closed"} == {"HTTP", "TCP", "WS"})
+    items = history(two)
+    assert [item["seq"] for item in items] == sorted((item["seq"] for item in items), reverse=True)
+    assert {item["kind"] for item in items} <= {"outage", "blip", "break"}
+    page = json.loads(two.get("/history?since=0&limit=1", "http")[1])
+    assert page["items"] == items[-1:]
+    assert page["next"] == items[-1]["seq"]
+
+    assert two.get("/admin/clear_history", "http", "POST", "wrong")[0] == 401
+    assert two.get("/admin/clear_history", "http", "POST", "secret")[0] == 200
+    assert history(two) == []
+
+
+def test_metrics_and_pages(start: Start) -> None:
+    peer = start("one", "two")
+    status, body = peer.get("/metrics")
+    assert status == 200
+    assert re.search(r'^ovnwatch_build_info\{.*source="one",version=".+"\} 1.0$', body, re.MULTILINE)
+    assert 'ovnwatch_outages_total{family="4",path="pod",protocol="tcp",source="one",target="two"} 0.0' in body
+    assert "ovnwatch peer one" in peer.get("/")[1]
+    assert peer.get("/metrics", "http")[0] == 404
+    assert peer.get("/status")[0] == 404
+    assert peer.get("/-/reload", method="POST")[0] == 404
+
+
+def test_a_metrics_path_of_ones_own_and_a_log_in_json(start: Start) -> None:
+    peer = start(flags={"--web.telemetry-path": "/own"})
+    assert peer.get("/own")[0] == 200
+    logged = start("j", flags={"--log.format": "json"}, wait=False)
+    wait_for(lambda: "probes" in logged.said())
+    lines = [json.loads(line) for line in logged.said().splitlines()]
+    assert {"time", "level", "logger", "msg"} == set(lines[0])
+
+
+# --- ending
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_in_order(start: Start, how: int) -> None:
+    peer = start()
+    with (
+        socket.create_connection(("127.0.0.1", peer.ports["tcp"])),
+        socket.create_connection(("127.0.0.1", peer.ports["ws"])),
+    ):
+        assert peer.end(how) == 0
+    assert "Traceback" not in peer.said()
+    assert "error" not in peer.said()
+
+
+def test_a_signal_ends_it_in_the_midst_of_an_outage_and_of_a_scrape(start: Start) -> None:
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(1)
+        peer = start(ports=dict.fromkeys(("http", "tcp", "ws"), deaf.getsockname()[1]))
+        with socket.create_connection(("127.0.0.1", peer.ports["web"])) as scrape:
+            scrape.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n" * 20)
+            assert peer.end() == 0
+    assert "Traceback" not in peer.said()
+
+
+BREAK = "import exporters.probing.record as record\n{}\n" + RUN
+
+
+def test_a_bug_ends_it_with_a_traceback_and_1(start: Start) -> None:
+    broken = "def status(self): raise LookupError('a bug')\nrecord.Record.status = status"
+    peer = start(code=BREAK.format(broken))
+    peer.get("/status", "http")
+    assert peer.process.wait(30) == 1
+    assert "Traceback" in peer.said()
+    assert peer.said().rstrip().endswith("LookupError: a bug")
+
+
+def test_a_bug_in_a_collector_ends_it_too(start: Start) -> None:
+    broken = "def collect(self): raise LookupError('a bug')\nrecord.Record.collect = collect"
+    peer = start(code=BREAK.format(broken))
+    peer.get("/metrics")
+    assert peer.process.wait(30) == 1
+    assert peer.said().rstrip().endswith("LookupError: a bug")
+
+
+def test_a_server_gone_deaf_ends_it(start: Start) -> None:
+    deaf = (
+        "import socket, exporters.peer.command as command; command.LOOK_AFTER_LISTENERS_EVERY = 0.05\n"
+        "tell = command._tell\n"
+        "def then(serving, settings):\n"
+        "    tell(serving, settings)\n"
+        "    for sock in serving[0].listening.sockets: sock.shutdown(socket.SHUT_RDWR)\n"
+        "command._tell = then\n"
+    )
+    peer = start(code=deaf + RUN, wait=False)
+    assert peer.process.wait(30) == 1
+    assert "RuntimeError: the tcp server stopped listening on port" in peer.said()
+
+
+NO_RESOLVER = """
+import os, socket, subprocess, sys
+subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+subprocess.run(["mount", "--bind", sys.argv[1], "/etc/resolv.conf"], check=True)
+silent = socket.socket(type=socket.SOCK_DGRAM)
+silent.bind(("127.0.0.1", 53))
+from exporters.cli import main
+sys.exit(main(["peer", *sys.argv[2:]]))
+"""
+
+
+@pytest.mark.needs_root
+def test_a_signal_ends_it_though_no_resolver_answers(tmp_path: Path) -> None:
+    resolver = tmp_path / "resolv.conf"
+    resolver.write_text("nameserver 127.0.0.1\n")
+    with (tmp_path / "log").open("wb") as out:
+        peer = subprocess.Popen(
+            ["unshare", "--net", "--mount", sys.executable, "-c", NO_RESOLVER, resolver,
+             "--source=a", "--peers=b1,b2,b3,b4,b5,b6"],
+            stdout=out, stderr=subprocess.STDOUT, env=clean(os.environ),
+        )  # fmt: skip
+    try:
+        wait_for(lambda: "probes 18 streams" in (tmp_path / "log").read_text())
+        time.sleep(1)
+        peer.terminate()
+        assert peer.wait(15) == 0
+    finally:
+        peer.kill()
+        peer.wait()
