@@ -1,6 +1,7 @@
 """`ovnwatch peer` as a process: how it starts, what it serves, how it ends."""
 
 import json
+import logging
 import os
 import re
 import signal
@@ -11,10 +12,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from exporters import logs
 
 RUN = "import sys; from exporters.cli import main; sys.exit(main(['peer', *sys.argv[1:]]))"
 LISTEN = ("--listen.http", "--listen.tcp", "--listen.ws", "--web.listen-address")
@@ -301,3 +305,45 @@ def test_a_signal_ends_it_though_no_resolver_answers(tmp_path: Path) -> None:
     finally:
         peer.kill()
         peer.wait()
+
+
+# --- bounds
+
+
+def test_memory_stays_bounded_whatever_clients_send(start: Start) -> None:
+    peer = start()
+    line = b'ovnwatch/1 {"seq": 1, "size": 65536}\n'
+    sent = {
+        "tcp": (line * 2000, b"x" * 60_000, b"x\n" * 50_000),
+        "http": (
+            b"GET /ping HTTP/1.1\r\nX: " + b"a" * 10_000_000,
+            b"POST /ping HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000000\r\n\r\n" + b"a" * 5_000_000,
+            b"GET /ping?size=65536 HTTP/1.1\r\nHost: a\r\n\r\n" * 5000,
+        ),
+        "ws": (b"GET / HTTP/1.1\r\n" + b"X: a\r\n" * 100_000, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 5000),
+    }
+    with ExitStack() as stack:
+        for server, heaps in sent.items():
+            for heap in heaps * 30:
+                client = stack.enter_context(socket.create_connection(("127.0.0.1", peer.ports[server]), timeout=30))
+                client.setblocking(False)
+                with suppress(OSError):
+                    while client.send(heap) and len(heap) > 1_000_000:
+                        pass
+        assert peer.get("/-/healthy")[0] == 200
+        most = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{peer.process.pid}/status").read_text())
+    assert most is not None
+    assert int(most[1]) < 200_000
+
+
+def test_a_log_line_is_one_line_whatever_it_says() -> None:
+    bug = LookupError('first\nsecond "third"')
+    exception = (LookupError, bug, None)
+    record = logging.LogRecord("a.b", logging.WARNING, "", 0, "it %s\n=x", ("failed",), exception)
+    record.created = 0.0
+    line = logs.LogFmt().format(record)
+    assert line.startswith(
+        r'time=1970-01-01T00:00:00.000Z level=warn logger=a.b msg="it failed\n=x" exception="LookupError: first\nsec'
+    )
+    assert "\n" not in line
+    assert json.loads(logs.Json().format(record))["exception"].endswith('second "third"')
