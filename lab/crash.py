@@ -1,4 +1,8 @@
-"""Kill a peer's process, start it again, and know for each of its ports from when to when it did not answer."""
+"""When is a port back? And: kill a peer's process, start it again, and know from when to when it did not answer.
+
+A port that listens again need not answer yet, and one that answers first what has piled up answers late: it is back
+when a question on a new connection is answered promptly.
+"""
 
 import asyncio
 import time
@@ -8,7 +12,9 @@ from exporters.calibrate.injection import Bracket, Truth
 
 LOCAL = "127.0.0.1"
 AGAIN = 0.005  # seconds between two attempts
-ANSWER_SECONDS = 30.0  # for a peer to answer after its start; only a broken one needs them
+PROMPT = 0.030  # seconds; half of the least prompt limit of a stream
+SLOW_SECONDS = 1.0  # of answers that are not prompt
+BACK_SECONDS = 30.0  # only a broken peer needs them
 
 # What makes each server say something.
 HELLO = {
@@ -26,26 +32,32 @@ async def crash(
     before = time.monotonic()
     await kill()
     gone = Bracket(before, time.monotonic())
-    back = [asyncio.create_task(_answers(protocol, port)) for protocol, port in ports.items()]
+    waits = [asyncio.create_task(back(protocol, port)) for protocol, port in ports.items()]
     try:
         await start()
-        async with asyncio.timeout(ANSWER_SECONDS):
-            ends = await asyncio.gather(*back)
+        ends = await asyncio.gather(*waits)
     finally:
-        for task in back:
-            task.cancel()
+        for wait in waits:
+            wait.cancel()
     return {protocol: (gone, end) for protocol, end in zip(ports, ends, strict=True)}
 
 
-async def _answers(protocol: str, port: int) -> Bracket:
-    """When a port is back: after the last attempt that failed, before the first answer was here."""
-    failed = time.monotonic()
-    while True:
-        attempt = time.monotonic()
-        if await _answer(protocol, port):
-            return Bracket(failed, time.monotonic())
-        failed = attempt
-        await asyncio.sleep(AGAIN)
+async def back(protocol: str, port: int) -> Bracket:
+    """When a port is back: after the last attempt that failed, before the first answer that came promptly was here.
+
+    On a machine too busy for that, before the first answer after SLOW_SECONDS. Raises TimeoutError.
+    """
+    failed = begun = time.monotonic()
+    async with asyncio.timeout(BACK_SECONDS):
+        while True:
+            attempt = time.monotonic()
+            answer = await _answer(protocol, port)
+            now = time.monotonic()
+            if not answer:
+                failed = begun = attempt
+            elif now - attempt <= PROMPT or now - begun > SLOW_SECONDS:
+                return Bracket(failed, now)
+            await asyncio.sleep(AGAIN)
 
 
 async def _answer(protocol: str, port: int) -> bytes:

@@ -14,7 +14,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -102,6 +102,7 @@ async def _perform(args: argparse.Namespace, programs: tuple[str, str], children
         for line in screen.notice_lines(notices):
             show.event(*line)
 
+    limits = {name: min(each.limits.values()) for name, each in catalog.load().thresholds.items()}
     names = ", ".join(NAMES)
     show.block([f"ovnwatch demo --seed {args.seed}: peers {names} probe each other through relays", ""], "head")
     async with AsyncExitStack() as stack:
@@ -112,7 +113,8 @@ async def _perform(args: argparse.Namespace, programs: tuple[str, str], children
             show.event("wait", "for streams to be up and scraped, and a first alert: about 10 s")
             await ready(plant)
             show.event("ready", f"{len(plant.streams)} streams are up and scraped, alerts arrive")
-            passed = await _close(plant, show, await _play(plant, show, script.write(args.seed, NAMES)))
+            made = await _play(plant, show, script.write(args.seed, NAMES))
+            passed = await _close(plant, show, made, limits)
             if not args.once:
                 show.block(["", "Everything goes on until Ctrl-C. Look around:", *plant.addresses(), ""], "head")
                 await asyncio.Event().wait()
@@ -168,10 +170,9 @@ async def _kill(plant: Plant, step: script.Step) -> dict[str, Truth]:
     return {key(pair, protocol): truths[protocol] for pair in step.pairs for protocol in PROTOCOLS}
 
 
-async def _close(plant: Plant, show: Screen, made: Sequence[Injected]) -> bool:
+async def _close(plant: Plant, show: Screen, made: Sequence[Injected], limits: Mapping[str, float]) -> bool:
     """Wait for what is still to come, print the verdict; True if it passes."""
     seen = plant.seen
-    limits = {name: min(each.limits.values()) for name, each in catalog.load().thresholds.items()}
     must = alarms.due(made, plant.streams, limits)
 
     verdict = judge.judge(made, (), plant.streams, {})

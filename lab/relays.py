@@ -27,6 +27,7 @@ import uvloop
 from exporters.calibrate.injection import Bracket, Truth
 from exporters.calibrate.relay import Relay
 from exporters.peer.wire import PREFIX
+from lab.crash import back
 from lab.held import RELAYS, Held, Span
 
 LOCAL = "127.0.0.1"
@@ -86,13 +87,22 @@ async def _serve() -> None:
                     watches.append(asyncio.create_task(_watch_peer(port, held.setdefault(name, []))))
                 answer: dict[str, Any] = {"ports": {key: relay.addresses[0][1] for key, relay in relays.items()}}
             elif "fault" in question:
-                work = [relays[key].inject(question["fault"], question["seconds"]) for key in question["streams"]]
-                answer = {"truth": {each.where: (each.start, each.end) for each in await asyncio.gather(*work)}}
+                work = [_interrupt(relays[key], question["fault"], question["seconds"]) for key in question["streams"]]
+                answer = {"truth": dict(zip(question["streams"], await asyncio.gather(*work), strict=True))}
             else:
                 answer = {"held": held}
             print(json.dumps(answer), flush=True)
         for watch in watches:
             watch.cancel()
+
+
+async def _interrupt(relay: Relay, fault: str, seconds: float) -> Truth:
+    """The truth of one stream's interruption: it is over when what had piled up is done with, too."""
+    injected = await relay.inject(fault, seconds)
+    if injected.expectation == "break":
+        return injected.start, injected.end
+    end = await back(relay.name.split("|")[3], relay.addresses[0][1])
+    return injected.start, Bracket(injected.end.before, max(injected.end.after, end.after))
 
 
 async def _watch_ourselves(held: list[Span]) -> None:
