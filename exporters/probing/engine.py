@@ -157,7 +157,8 @@ class Engine:
         while True:
             cause = ""
             try:
-                address = await asyncio.wait_for(self._lookup(host, family), RESOLVE_TIMEOUT)
+                async with asyncio.timeout(RESOLVE_TIMEOUT):  # wait_for may swallow a cancellation (Python 3.11)
+                    address = await self._lookup(host, family)
             except TimeoutError:
                 cause = "dns_timeout"
             except (OSError, UnicodeError):
