@@ -7,7 +7,6 @@ import gc
 import ipaddress
 import socket
 import ssl
-from collections import deque
 from collections.abc import Sequence
 from time import monotonic
 from typing import Any
@@ -48,7 +47,7 @@ class Engine:
         self._limit = descriptors - SPARE_DESCRIPTORS
         # What may not be taken by optional connections: each stream's own, and one probe more.
         self._floor = min(2 * len(streams), self._limit // 2)
-        self._waiting: deque[tuple[Stream, Link]] = deque()
+        self._waiting: dict[Link, Stream] = {}  # in the order in which they began to wait
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         contexts: dict[Tls, ssl.SSLContext] = {}
@@ -136,14 +135,14 @@ class Engine:
         if optional:
             return len(self.poller) < self._limit - self._floor
         while len(self.poller) >= self._limit and self._waiting:
-            stream, link = self._waiting.popleft()
-            stream.expire(link)
+            link = next(iter(self._waiting))
+            self._waiting.pop(link).expire(link)
         return len(self.poller) < self._limit
 
     def waiting(self, stream: Stream, link: Link) -> None:
-        self._waiting.append((stream, link))
-        while self._waiting and not self._waiting[0][1].conn.open:
-            self._waiting.popleft()
+        self._waiting.setdefault(link, stream)
+        if len(self._waiting) > 2 * len(self.poller) + 64:  # most are over by now
+            self._waiting = {each: owner for each, owner in self._waiting.items() if each.conn.open}
 
     def met_itself(self, stream: Stream) -> None:
         stream.stop()
