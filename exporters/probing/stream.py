@@ -126,7 +126,8 @@ class Stream:
         self._shared.wheel.at(self._point, self._on_point)
         self.stats.scheduled(lag, missed)
         if self.address is None:
-            self.stats.failed(self.resolve_cause or "dns_error")
+            if self.resolve_cause:  # else the first look-up is under way
+                self.stats.failed(self.resolve_cause)
         elif self._live is not None and self._live.exchange.ready:
             self._heartbeat(self._live)
         else:
