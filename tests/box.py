@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from exporters.identity import Identity, identify
+from exporters.identity import identify
 from exporters.probing.engine import Engine
 from exporters.probing.record import Record, Stats
 from exporters.settings import Stream
@@ -65,22 +65,24 @@ def stream(port: int, protocol: str = "tcp", **changes: Any) -> Stream:
     return replace(plain, **changes)
 
 
+class Probed(Record):
+    """A record that knows its engine."""
+
+    engine: Engine
+
+
 @contextlib.asynccontextmanager
-async def probing(*streams: Stream, identity: Identity = OURSELVES) -> AsyncIterator[Record]:
-    """Probe `streams` meanwhile; `engine` of the record is the engine."""
-    record = Probed(streams, identity, max_history=10_000)
-    record.engine = Engine(streams, identity, record, asyncio.get_running_loop())
+async def probing(*streams: Stream, descriptors: int = 1024) -> AsyncIterator[Probed]:
+    """Probe `streams` meanwhile."""
+    record = Probed(streams, OURSELVES, max_history=10_000)
+    record.engine = Engine(streams, OURSELVES, record, asyncio.get_running_loop(), descriptors)
     record.engine.start()
     try:
         yield record
     finally:
         await record.engine.stop()
-
-
-class Probed(Record):
-    """A record that knows its engine."""
-
-    engine: Engine
+        if len(record.engine.poller):
+            raise AssertionError("the engine left connections open")
 
 
 def only(record: Record) -> Stats:
