@@ -25,12 +25,15 @@ check: .venv/.ready ## style, types, import directions, and that generated files
 	$(PYTHON_OF) -m ruff format --check
 	$(PYTHON_OF) -m mypy
 	.venv/bin/lint-imports --no-logo
-	rm -rf $(GENERATED)/rules
+	rm -rf $(GENERATED)
 	$(PYTHON_OF) -m alerts.rules --output-dir $(GENERATED)/rules
 	diff -ru alerts/rules $(GENERATED)/rules
+	$(PYTHON_OF) -m grafana --output-dir $(GENERATED)/dashboards
+	diff -ru grafana/dashboards $(GENERATED)/dashboards
 
 generate: .venv/.ready ## write generated files anew
 	$(PYTHON_OF) -m alerts.rules
+	$(PYTHON_OF) -m grafana
 
 bench: .venv/.ready ## what it costs, as ratios to what others need on the same machine; into build/bench.json too
 	$(PYTHON_OF) -m tests.bench $(ARGS)
@@ -40,7 +43,7 @@ soak: .venv/.ready ## the tests that break networks, with a hundred interruption
 
 clean: ## remove what make and its tools wrote, .venv too
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	find exporters alerts lab tests -name __pycache__ -prune -exec rm -rf {} +
+	find exporters alerts grafana lab tests -name __pycache__ -prune -exec rm -rf {} +
 
 packages:
 	@lab/setup.sh packages

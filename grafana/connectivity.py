@@ -1,0 +1,430 @@
+"""The board "Connectivity": which paths carry traffic, which did not and for how long, and how well that is known."""
+
+from grafana import boards, looks, panels
+from grafana.boards import Choice, Row
+from grafana.grid import Size
+from grafana.panels import Column, Query
+from grafana.queries import (
+    OBSERVED,
+    OPEN,
+    REACHED,
+    SOURCE,
+    WATCHED,
+    WAY,
+    bound,
+    covered,
+    estimate,
+    measured,
+    measured_step,
+    now,
+    quantile,
+    state_now,
+    state_over_time,
+    streams,
+)
+
+UID = "ovnwatch-connectivity"
+CHOICES = (
+    Choice("source", "Source", "ovnwatch_stream_observed"),
+    Choice("target", "Target", "ovnwatch_stream_observed"),
+    Choice("path", "Path", "ovnwatch_stream_observed"),
+    Choice("protocol", "Protocol", "ovnwatch_stream_observed"),
+)
+WAYS = {"path": "Path", "protocol": "Protocol"}
+ENDS = {"source": "Source", "target": "Target", **WAYS, "family": "IP"}
+# Where a row of outages leads: this board, for its two ends only.
+ONE_PAIR = (
+    f"/d/{UID}?${{datasource:queryparam}}&${{cluster:queryparam}}&${{__url_time_range}}"
+    "&var-source=${__data.fields.Source}&var-target=${__data.fields.Target}"
+)
+OUTAGE_SECONDS = "ovnwatch_outage_seconds_total"
+FROZEN = "ovnwatch_peer_frozen_seconds_total"
+ROUND_TRIP = "ovnwatch_probe_duration_seconds"
+
+VERDICT = Row(
+    "verdict",
+    "Verdict for the range",
+    [
+        panels.stat(
+            "down-now",
+            "Down now",
+            "Streams with an open outage of their path. Good: 0. Streams that are not observed, and those whose "
+            "target never answered, are not counted here: see the states beside. It says no data when none is "
+            "observed.",
+            [Query(f"sum({streams(f'{OPEN} and {WATCHED} == 1', 'max')})", "down")],
+            unit="count",
+            size=Size(3, 4),
+            mappings=looks.bad_above_zero(looks.VERMILION),
+        ),
+        panels.stat(
+            "streams-by-state",
+            "Streams by state",
+            "How many streams are in which state now. Good: all are up. Unknown: the target has not answered yet. Not "
+            "observed: the exporter did not look. No data: the exporter was there in the range and is gone, or cannot "
+            "be scraped. None of these three is health, and none is an outage.",
+            [Query(f'count_values("state", {state_now()})', "{{state}}")],
+            unit="count",
+            size=Size(6, 4),
+            overrides=panels.state_names(),
+        ),
+        panels.stat(
+            "outage-seconds",
+            "Outage seconds, worst stream",
+            "What the stream that lost most lost in the range: at least, about and at most. Good: 0 s. Streams are "
+            "not added, since many see the same outage. An outage that is still open counts as it stands; one that "
+            "began before the range and ended in it counts whole in at least and at most.",
+            [
+                Query(f"max({bound('lower')})", "at least"),
+                Query(f"max({estimate()})", "about"),
+                Query(f"max({bound('upper')})", "at most"),
+            ],
+            unit="seconds",
+            size=Size(6, 4),
+            threshold="OvnwatchOutageEnded",
+            decimals=2,
+        ),
+        panels.stat(
+            "frozen-peers",
+            "Frozen peers",
+            "Targets that accepted connections and did not answer at some time in the range, and for how long the "
+            "worst of them did. Good: 0. The path worked: look at the peer's process and node.",
+            [
+                Query(f"sum(max by (cluster, target) ({measured(FROZEN)}) > bool 0)", "peers", unit="count"),
+                Query(f"max({measured(FROZEN)})", "worst"),
+            ],
+            unit="seconds",
+            size=Size(3, 4),
+            threshold="OvnwatchPeerFrozen",
+            overrides=[panels.series("/^peers$/", mappings=looks.bad_above_zero(looks.ORANGE))],
+        ),
+        panels.stat(
+            "breaks",
+            "Connections broken",
+            "Established connections that were reset or stalled in the range while fresh ones worked, all streams "
+            "together. Good: 0. Long-lived connections of applications broke alike.",
+            [Query(f"sum({measured('ovnwatch_connection_breaks_total')})", "breaks")],
+            unit="count",
+            size=Size(3, 4),
+            threshold="OvnwatchConnectionsBreaking",
+            decimals=0,
+        ),
+        panels.stat(
+            "coverage",
+            "Coverage",
+            "The share of the range in which the least observed target and path was observed by the source that saw "
+            "it best. Good: above 99 %; below that no verdict on the range is certain. It is low when the exporters "
+            "are younger than the range. Targets that never answered are left out: they are unknown.",
+            [Query(f"min(max by (cluster, target, path) ({covered()}))", "coverage")],
+            unit="ratio",
+            size=Size(3, 4),
+            threshold="OvnwatchNotObserving",
+            decimals=1,
+        ),
+    ],
+)
+
+STATES = Row(
+    "states",
+    "Where and when",
+    [
+        panels.matrix(
+            "matrix",
+            "State now",
+            "The worst state of any source's stream to a target, by path and protocol. Good: up everywhere. A whole "
+            "row points at the target, a whole column at the path; choose a source above to see through its eyes.",
+            f'label_join(max by (target, path, protocol) ({state_now()}), "way", " / ", "path", "protocol")',
+            row=("target", "Target"),
+            column="way",
+            size=Size(10, 9),
+        ),
+        panels.status_history(
+            "targets",
+            "State of each target",
+            "The worst state of any stream to a target, in sixty cells over the range. Interrupted: an outage that "
+            "was over before the cell's end, so none is too short to leave a mark. Good: up all along. Empty: no data.",
+            Query(f"max by (cluster, target) ({state_over_time()})", "{{target}}"),
+            size=Size(14, 9),
+        ),
+        panels.state_timeline(
+            "streams",
+            "State of each stream",
+            "Every stream by itself, as sharp as the scrapes are. Frozen or broken: the path worked, but the peer did "
+            "not answer or an established connection was lost. Good: up all along. Empty: no data. In large meshes, "
+            "choose a source or a target first.",
+            Query(state_over_time(), "{{source}} to {{target}}, {{path}} {{protocol}} IPv{{family}}"),
+            size=Size(24, 10),
+        ),
+    ],
+)
+
+OUTAGES = Row(
+    "outages",
+    "Outages",
+    [
+        panels.timeseries(
+            "outages-by-target",
+            "Outage seconds by target",
+            "What the worst stream to each target lost in each step: bars for about; points for at least and at most, "
+            "counted in the step in which an outage ends. The sum of the bars is the total. Good: no bar.",
+            [
+                Query(f"max by (cluster, target) ({measured_step(OUTAGE_SECONDS)})", "{{target}}"),
+                *(
+                    Query(
+                        f"max by (cluster, target) ({measured_step(f'ovnwatch_outage_seconds_{side}_total')}) > 0",
+                        f"{{{{target}}}} {word}",
+                    )
+                    for side, word in (("lower", "at least"), ("upper", "at most"))
+                ),
+            ],
+            unit="seconds",
+            size=Size(12, 8),
+            style="bars",
+            calcs=("sum", "max"),
+            overrides=[
+                panels.series(
+                    "/ at (least|most)$/",
+                    **{"custom.drawStyle": "points", "custom.pointSize": 7, "custom.fillOpacity": 0},
+                )
+            ],
+        ),
+        panels.timeseries(
+            "outages-by-path",
+            "Outage seconds by path",
+            "What the worst stream of each path and protocol lost in each step. Good: no bar. When one path lost and "
+            "the others did not, that path is to blame, and not the target.",
+            [Query(f"max by (cluster, path, protocol) ({measured_step(OUTAGE_SECONDS)})", "{{path}} {{protocol}}")],
+            unit="seconds",
+            size=Size(12, 8),
+            style="bars",
+            calcs=("sum", "max"),
+        ),
+        panels.table(
+            "last-outages",
+            "Last outages",
+            "The last outage of each stream, at the end of the range, the latest first; streams that had none are not "
+            "listed. At least and at most are its bounds, about is right on average. Good: nothing since the work "
+            "began. The exporters' /history lists all of them, with causes.",
+            [
+                Column("Start", f"{now('ovnwatch_last_outage_start_timestamp_seconds')} * 1000", "timestamp"),
+                Column(
+                    "End",
+                    f"({now('ovnwatch_last_outage_end_timestamp_seconds')} unless {now('ovnwatch_outage_open')} == 1)"
+                    " * 1000",
+                    "timestamp",
+                    missing="still open",
+                ),
+                Column("At least", now("ovnwatch_last_outage_lower_seconds"), "seconds", decimals=2),
+                Column(
+                    "About",
+                    now("ovnwatch_last_outage_estimate_seconds"),
+                    "seconds",
+                    threshold="OvnwatchOutageEnded",
+                    decimals=2,
+                ),
+                Column("At most", now("ovnwatch_last_outage_upper_seconds"), "seconds", decimals=2),
+            ],
+            rows=ENDS,
+            size=Size(24, 8),
+            sort="Start",
+            link=ONE_PAIR,
+        ),
+    ],
+)
+
+
+def by_way(function: str, expr: str) -> str:
+    return f"{function} by (cluster, path, protocol) ({expr})"
+
+
+PATHS = Row(
+    "paths",
+    "Paths, latency and causes",
+    [
+        panels.table(
+            "path-comparison",
+            "Paths compared",
+            "The streams of each path and protocol over the range, the path that lost most first. Good: nothing lost, "
+            "all of the time observed. Availability is that of the worst stream, of the time in which it was "
+            "observed. Slow: streams whose usual round trip is too long for slow and lost answers to be told apart.",
+            [
+                Column("Streams", by_way("count", now("ovnwatch_stream_observed"))),
+                Column("Down now", by_way("sum", now("ovnwatch_outage_open"))),
+                Column(
+                    "Outage seconds, worst",
+                    by_way("max", measured(OUTAGE_SECONDS)),
+                    "seconds",
+                    threshold="OvnwatchOutageEnded",
+                    decimals=2,
+                ),
+                Column(
+                    "Availability, worst",
+                    by_way("min", f"1 - {measured(OUTAGE_SECONDS)} / {measured('ovnwatch_observed_seconds_total')}"),
+                    "ratio",
+                    decimals=3,
+                ),
+                Column("Outages, all", by_way("sum", measured("ovnwatch_outages_total")), decimals=0),
+                Column(
+                    "Breaks, all",
+                    by_way("sum", measured("ovnwatch_connection_breaks_total")),
+                    threshold="OvnwatchConnectionsBreaking",
+                    decimals=0,
+                ),
+                Column(
+                    "Frozen, worst",
+                    by_way("max", measured(FROZEN)),
+                    "seconds",
+                    threshold="OvnwatchPeerFrozen",
+                    decimals=2,
+                ),
+                Column(
+                    "Observed, least", by_way("min", covered()), "ratio", threshold="OvnwatchNotObserving", decimals=1
+                ),
+                Column("Slow", by_way("sum", now("ovnwatch_path_slow"))),
+            ],
+            rows=WAYS,
+            size=Size(24, 7),
+            sort="Outage seconds, worst",
+        ),
+        panels.heatmap(
+            "latency-heatmap",
+            "Round trips",
+            "How many probes a second took how long, connecting included. Good: one narrow band. What lies above 0.2 "
+            "s, 1 s and 3 s was retransmitted. Probes whose first packet got no answer are not in it. The target "
+            "chosen above has no effect: this metric has no such label.",
+            Query(f"sum by (le) (rate({ROUND_TRIP}_bucket{WAY}[$__rate_interval]))", "{{le}}"),
+            unit="seconds",
+            size=Size(8, 9),
+        ),
+        panels.timeseries(
+            "latency",
+            "Round trip, p50 and p99",
+            "Half of the probes took no longer than p50, all but one in a hundred no longer than p99. Good: flat, and "
+            "alike for all paths. No line: no probe was answered. The target chosen above has no effect.",
+            [
+                Query(
+                    quantile(part, ROUND_TRIP, "cluster, path, protocol", WAY), f"{{{{path}}}} {{{{protocol}}}} {name}"
+                )
+                for part, name in ((0.5, "p50"), (0.99, "p99"))
+            ],
+            unit="seconds",
+            size=Size(8, 9),
+        ),
+        panels.timeseries(
+            "causes",
+            "Failed probes by cause",
+            "Probes that failed, each second, by what was seen. Good: none. Refused: nobody listens. Connect timeout "
+            "and unreachable: the network. Response timeout: lost or late answers. The target chosen above has no "
+            "effect.",
+            [
+                Query(
+                    f"sum by (cluster, cause) (rate(ovnwatch_probe_failures_total{WAY}[$__rate_interval]))", "{{cause}}"
+                )
+            ],
+            unit="per second",
+            size=Size(8, 9),
+            style="stacked",
+        ),
+    ],
+)
+
+
+def by_source(metric: str, labels: str = "", selector: str = SOURCE) -> str:
+    return f"sum by (cluster, source{labels}) (rate({metric}{selector}[$__rate_interval]))"
+
+
+OURSELVES = Row(
+    "ourselves",
+    "How well the exporters themselves run",
+    [
+        panels.timeseries(
+            "observed-share",
+            "Share of the time observed",
+            "Of each source's least observed stream that was ever answered. Good: 100 %. Below the line outages may "
+            "have been missed, and the alert fires.",
+            [Query(f"min by (cluster, source) (rate({OBSERVED}[$__rate_interval]) and {REACHED})", "{{source}}")],
+            unit="ratio",
+            size=Size(8, 8),
+            threshold="OvnwatchNotObserving",
+            calcs=("min",),
+        ),
+        panels.timeseries(
+            "schedule-lag",
+            "Probes sent late, p99",
+            "How much later than planned all but one in a hundred probes were sent. Good: a few milliseconds. More: "
+            "the exporter gets too little CPU.",
+            [Query(quantile(0.99, "ovnwatch_schedule_lag_seconds", "cluster, source", SOURCE), "{{source}}")],
+            unit="seconds",
+            size=Size(8, 8),
+        ),
+        panels.timeseries(
+            "stalls",
+            "Share of the time stalled",
+            "The time in which the exporter itself did not run. Good: 0. Outcomes in it are judged later or not at "
+            "all.",
+            [Query(by_source("ovnwatch_stall_seconds_total"), "{{source}}")],
+            unit="ratio",
+            size=Size(8, 8),
+        ),
+        panels.timeseries(
+            "gaps",
+            "Share of the time not observed",
+            "Gaps by their reason: time of which nothing is known, neither outage nor health. Good: 0.",
+            [Query(by_source("ovnwatch_observation_gap_seconds_total", ", reason"), "{{source}} {{reason}}")],
+            unit="ratio",
+            size=Size(8, 8),
+        ),
+        panels.timeseries(
+            "skipped",
+            "Probes skipped",
+            "Grid points at which no probe was sent, each second. Good: 0. They widen bounds and lower coverage.",
+            [Query(by_source("ovnwatch_probes_skipped_total", ", reason"), "{{source}} {{reason}}")],
+            unit="per second",
+            size=Size(8, 8),
+        ),
+        panels.timeseries(
+            "not-judged",
+            "Probes not judged",
+            "Probes that failed through our own fault, each second, and so say nothing of the path. Good: 0.",
+            [Query(by_source("ovnwatch_probe_unknown_total", ", reason", WAY), "{{source}} {{reason}}")],
+            unit="per second",
+            size=Size(8, 8),
+        ),
+    ],
+    collapsed=True,
+)
+
+WORDS = Row(
+    "words",
+    "What the words mean",
+    [
+        panels.text(
+            "words-text",
+            "Words",
+            "The words of this board.",
+            "**Stream**: one source probing one target by one path, protocol and IP version.\n\n"
+            "**Outage**: a time in which a path did not carry a stream's probes. At least and at most are what it "
+            "cannot have been shorter or longer than.\n\n"
+            "**Frozen**: the peer accepted connections and did not answer. **Broken**: an established connection was "
+            "lost while fresh ones worked. Neither is an outage of the path.\n\n"
+            "**Unknown**: not answered yet. **Not observed**: the exporter did not look. **No data**: Prometheus has "
+            "nothing of it. None of these is health, and none is an outage.",
+            size=Size(24, 7),
+        )
+    ],
+    collapsed=True,
+)
+
+ROWS = (VERDICT, STATES, OUTAGES, PATHS, OURSELVES, WORDS)
+
+
+def board(*, multi_cluster: bool = False) -> panels.Json:
+    """The board's JSON."""
+    return boards.board(
+        UID,
+        "ovnwatch / Connectivity",
+        "Which paths between peers and targets carry traffic, which did not, when, for how long and by how much that "
+        "may be wrong.",
+        ROWS,
+        CHOICES,
+        multi_cluster=multi_cluster,
+    )

@@ -1,0 +1,587 @@
+"""The committed dashboards: their shape, their queries, and what a real Prometheus answers to them.
+
+Of dashboard-linter's rules all apply but `template-job-rule`, `template-instance-rule`, `target-job-rule` and
+`target-instance-rule`: our labels say who probes what, while a job and an instance only say who was scraped, change
+with every pod, and are not the same on every site. `target-counter-agg-rule` and `target-rate-interval-rule` hold but
+for the steps of a graph, which are subtracted (see the head of grafana/queries.py), and for totals over the range.
+"""
+
+import asyncio
+import json
+import re
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from scraped import Samples, Site, site
+
+from exporters import catalog
+from grafana import __main__ as command
+from grafana import boards, grid, looks, panels, queries
+from grafana.grid import Size
+
+ROOT = Path(__file__).resolve().parent.parent
+CATALOG = catalog.load()
+FILES = sorted((ROOT / "grafana/dashboards").glob("*.json"))
+BOARDS = {file.stem: json.loads(file.read_text()) for file in FILES}
+SERIES = set(CATALOG.metrics) | {
+    f"{name}_{part}" for name, metric in CATALOG.metrics.items() if metric.kind == "histogram"
+    for part in ("bucket", "count", "sum")
+}  # fmt: skip
+MODERN = {"heatmap", "row", "stat", "state-timeline", "status-history", "table", "text", "timeseries"}
+LEGACY = {
+    "cacheTimeout", "error", "gnetId", "height", "hideControls", "hideTimeOverride", "inputs", "minSpan",
+    "rows", "sharedCrosshair", "span", "style", "thresholdType", "timeFrom", "timeShift", "time_options", "displayMode",
+}  # fmt: skip
+ALL = {"datasource": "prometheus", "cluster": ".*", "source": ".+", "target": ".+", "path": ".+", "protocol": ".+"}
+RANGE = 60  # seconds, in the tests that ask a Prometheus
+STEP = 2
+TIMES = {"__rate_interval": "10s", "__interval": f"{STEP}s", "__range_s": str(RANGE), "__range": f"{RANGE}s"}
+
+
+class Asked(NamedTuple):
+    """One query of one panel."""
+
+    panel: dict[str, Any]
+    target: dict[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.panel['title']} {self.target['refId']}"
+
+    def expr(self, **chosen: str) -> str:
+        """Its expression as Grafana would send it, with everything chosen but what is given."""
+        return filled(self.target["expr"], {**ALL, **TIMES, **chosen})
+
+
+def filled(expr: str, values: Mapping[str, str]) -> str:
+    text = re.sub(r"\$(\w+)", lambda found: values[found[1]], expr)
+    assert "$" not in text
+    return text
+
+
+def panels_of(board: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for panel in board["panels"]:
+        yield panel
+        yield from panel.get("panels", [])
+
+
+def below(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value in a document with its path."""
+    yield path, value
+    for name, each in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from below(each, f"{path}.{name}")
+
+
+PANELS = [panel for board in BOARDS.values() for panel in panels_of(board)]
+SHOWN = [panel for panel in PANELS if panel["type"] not in ("row", "text")]
+QUERIES = [Asked(panel, target) for panel in SHOWN for target in panel["targets"]]
+
+each_board = pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
+each_panel = pytest.mark.parametrize("panel", SHOWN, ids=lambda panel: panel["title"])
+each_query = pytest.mark.parametrize("query", QUERIES, ids=str)
+
+
+# --- the files
+
+
+def test_the_committed_files_are_what_the_boards_say(tmp_path: Path) -> None:
+    """Run `make generate` after a change to a board or to metrics.yaml."""
+    assert command.main(["--output-dir", str(tmp_path)]) == 0
+
+    made = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    assert made == {file.name: file.read_bytes() for file in FILES}
+
+
+def test_a_place_that_cannot_be_written_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+
+    assert command.main(["--output-dir", str(tmp_path / "file")]) == 1
+    assert str(tmp_path / "file") in capsys.readouterr().err
+
+
+def test_several_clusters_are_chosen_from_by_a_variable(tmp_path: Path) -> None:
+    assert command.main(["--output-dir", str(tmp_path), "--multi-cluster"]) == 0
+
+    for file in tmp_path.iterdir():
+        made, committed = json.loads(file.read_text()), BOARDS[file.stem]
+        assert [made["templating"]["list"][1][key] for key in ("name", "hide")] == ["cluster", 0]
+        made["templating"]["list"][1]["hide"] = committed["templating"]["list"][1]["hide"]
+        assert made == committed
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_file_is_sorted_and_fits_where_it_is_kept(file: Path) -> None:
+    text = file.read_text()
+    assert text == json.dumps(json.loads(text), indent=2, sort_keys=True) + "\n"
+    assert len(text) < 256 * 1024  # what an annotation of Kubernetes holds, and a quarter of a ConfigMap
+
+
+# --- boards
+
+
+@each_board
+def test_a_board_has_the_houses_settings(board: dict[str, Any]) -> None:
+    assert board["schemaVersion"] == 39
+    assert re.fullmatch(r"ovnwatch-[a-z-]{1,31}", board["uid"])
+    assert board["title"].startswith("ovnwatch / ")
+    assert board["description"]
+    assert (board["editable"], board["timezone"], board["refresh"]) == (False, "utc", "10s")
+    assert board["tags"] == ["ovnwatch"]
+
+
+@each_board
+def test_a_board_leads_to_the_others_and_keeps_time_and_choices(board: dict[str, Any]) -> None:
+    (link,) = board["links"]
+    assert link["type"] == "dashboards"
+    assert link["tags"] == ["ovnwatch"]
+    assert link["keepTime"]
+    assert link["includeVars"]
+
+
+def test_uids_differ() -> None:
+    assert len({board["uid"] for board in BOARDS.values()}) == len(BOARDS)
+
+
+@each_board
+def test_there_is_one_variable_for_the_data_source(board: dict[str, Any]) -> None:
+    first, *others = board["templating"]["list"]
+    assert (first["type"], first["name"], first["label"]) == ("datasource", "datasource", "Data source")
+    assert first["query"] == "prometheus"
+    assert all(each["type"] == "query" for each in others)
+
+
+@each_board
+def test_variables_narrow_each_other_and_follow_the_time_range(board: dict[str, Any]) -> None:
+    names: list[str] = []
+    for each in board["templating"]["list"][1:]:
+        assert each["query"] == each["definition"]
+        query = re.fullmatch(r"label_values\((\w+)(?:\{(.*)\})?, (\w+)\)", each["query"])
+        assert query
+        metric, matchers, label = query.groups()
+        assert metric in CATALOG.metrics
+        assert label == each["name"]
+        assert (matchers or "") == ",".join(f'{name}=~"${name}"' for name in names)
+        assert (each["multi"], each["includeAll"], each["refresh"], each["sort"]) == (True, True, 2, 1)
+        assert each["allValue"] == (".*" if label == "cluster" else ".+")
+        assert each["hide"] == (2 if label == "cluster" else 0)
+        assert each["datasource"] == panels.DATASOURCE
+        names.append(label)
+    assert names[0] == "cluster"
+
+
+@each_board
+def test_nothing_is_null_but_a_first_step(board: dict[str, Any]) -> None:
+    assert all(path.endswith("steps.0.value") for path, value in below(board) if value is None)
+
+
+@each_board
+def test_no_key_of_older_grafanas(board: dict[str, Any]) -> None:
+    keys = {key for _, value in below(board) if isinstance(value, dict) for key in value}
+    # displayMode is also what a legend's shape is called today.
+    assert keys & LEGACY <= {"displayMode"}
+    assert all(path.endswith("legend.displayMode") for path, _ in below(board) if path.endswith(".displayMode"))
+    assert not any("editable" in panel for panel in panels_of(board))
+
+
+@each_board
+def test_ids_are_unique_and_come_from_keys(board: dict[str, Any]) -> None:
+    ids = [panel["id"] for panel in panels_of(board)]
+    assert len(set(ids)) == len(ids)
+    assert boards.panel_id("down-now") == 836_048  # links to it are out there
+
+
+def test_the_same_key_twice_and_a_long_uid_are_refused() -> None:
+    twice = panels.text("words", "Words", "Words.", "Words.", size=Size(24, 2))
+    choices = [boards.Choice("source", "Source", "ovnwatch_build_info")]
+    for uid, shown in (("ovnwatch-twice", [twice, twice]), ("o" * 41, [twice])):
+        with pytest.raises(ValueError, match=uid):
+            boards.board(uid, "Title", "Words.", [boards.Row("row", "Row", shown)], choices)
+
+
+# --- the grid
+
+
+@each_board
+def test_panels_neither_overlap_nor_leave_holes(board: dict[str, Any]) -> None:
+    assert_tiled([panel["gridPos"] for panel in board["panels"]])
+    for row in board["panels"]:
+        if row.get("collapsed"):
+            assert_tiled([row["gridPos"], *(panel["gridPos"] for panel in row["panels"])])
+        else:
+            assert not row.get("panels")
+
+
+@each_board
+def test_no_more_is_seen_at_once_than_can_be_grasped(board: dict[str, Any]) -> None:
+    assert len([panel for panel in board["panels"] if panel["type"] != "row"]) <= 20
+
+
+def assert_tiled(places: list[dict[str, int]]) -> None:
+    top = min(place["y"] for place in places)
+    bottom = max(place["y"] + place["h"] for place in places)
+    for one, other in combinations(places, 2):
+        beside = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
+        above = one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]
+        assert beside or above, (one, other)
+    assert all(place["x"] >= 0 and place["x"] + place["w"] <= 24 for place in places)
+    assert sum(place["w"] * place["h"] for place in places) == 24 * (bottom - top)
+
+
+@given(st.lists(st.builds(Size, st.integers(1, 24), st.integers(1, 20)), min_size=1, max_size=30), st.integers(0, 100))
+def test_any_sizes_tile_the_grid_in_their_order(sizes: list[Size], top: int) -> None:
+    places = grid.flow(sizes, top)
+
+    assert_tiled([place._asdict() for place in places])
+    assert min(place.y for place in places) == top
+    assert [(place.y, place.x) for place in places] == sorted((place.y, place.x) for place in places)
+    assert all(place.w >= size.width and place.h >= size.height for place, size in zip(places, sizes, strict=True))
+
+
+@pytest.mark.parametrize("width", [0, 25])
+def test_a_width_that_no_line_has_is_refused(width: int) -> None:
+    with pytest.raises(ValueError, match=str(width)):
+        grid.flow([Size(width, 1)], 0)
+
+
+# --- panels
+
+
+@each_panel
+def test_a_panel_is_modern_and_asks_the_chosen_data_source(panel: dict[str, Any]) -> None:
+    assert panel["type"] in MODERN
+    assert panel["datasource"] == panels.DATASOURCE
+    assert panel["targets"]
+    assert all(target["datasource"] == panels.DATASOURCE for target in panel["targets"])
+    assert [target["refId"] for target in panel["targets"]] == [chr(65 + n) for n in range(len(panel["targets"]))]
+
+
+@pytest.mark.parametrize("panel", [each for each in PANELS if each["type"] != "row"], ids=lambda each: each["title"])
+def test_a_panel_says_what_it_shows_and_what_good_looks_like(panel: dict[str, Any]) -> None:
+    assert panel["title"]
+    assert panel["description"].endswith(".")
+    assert panel["type"] == "text" or "Good: " in panel["description"]
+
+
+@each_panel
+def test_a_panel_has_a_unit_or_words_for_its_values(panel: dict[str, Any]) -> None:
+    defaults = panel["fieldConfig"]["defaults"]
+    overridden = [each["id"] for override in panel["fieldConfig"]["overrides"] for each in override["properties"]]
+    words = any(mapping["type"] == "value" for mapping in defaults.get("mappings", ()))
+    axis = panel["options"].get("yAxis", {}).get("unit")
+    assert defaults.get("unit") in looks.UNITS.values() or words or axis in looks.UNITS.values() or "unit" in overridden
+
+
+@each_panel
+def test_what_is_not_there_is_said_in_grey(panel: dict[str, Any]) -> None:
+    defaults = panel["fieldConfig"]["defaults"]
+    assert defaults["noValue"] == "no data"
+    if panel["type"] != "heatmap":
+        assert looks.missing() in defaults["mappings"]
+
+
+def test_states_have_colours_and_words_of_their_own() -> None:
+    assert len({state.code for state in looks.STATES}) == len(looks.STATES)
+    assert len({state.text for state in looks.STATES}) == len(looks.STATES)
+    assert len({state.colour for state in looks.STATES}) == len(looks.STATES)
+    unknown = (looks.NO_DATA, looks.UNKNOWN, looks.NOT_OBSERVED)
+    greys = [re.fullmatch(r"#(..)\1\1", state.colour) for state in looks.STATES]
+    assert [state for state, grey in zip(looks.STATES, greys, strict=True) if grey] == list(unknown)
+
+
+# --- thresholds
+
+
+@each_panel
+def test_steps_are_limits_of_the_catalogue(panel: dict[str, Any]) -> None:
+    known = [looks.steps(threshold) for threshold in CATALOG.thresholds.values() if "none" not in threshold.limits]
+    for path, value in below(panel["fieldConfig"]):
+        if path.endswith(".steps"):
+            assert value in known or [step["value"] for step in value] == [None]
+
+
+@pytest.mark.parametrize(
+    ("compare", "limits", "expected"),
+    [
+        (">", {"warning": 3, "critical": 30}, [("OK", None), ("warning", 3), ("critical", 30)]),
+        (">", {"info": 0, "warning": 3}, [("OK", None), ("info", looks.ABOVE_ZERO), ("warning", 3)]),
+        (">=", {"info": 0}, [("OK", None), ("info", 0)]),
+        ("<", {"warning": 0.9}, [("warning", None), ("OK", 0.9)]),
+        ("<", {"warning": 0.9, "critical": 0.5}, [("critical", None), ("warning", 0.5), ("OK", 0.9)]),
+    ],
+)
+def test_limits_become_steps(compare: Any, limits: dict[str, float], expected: list[tuple[str, float | None]]) -> None:
+    threshold = catalog.Threshold(
+        "Hot", "heat", "heat", None, "count", compare, limits, 0, (), "Hot.", "It is hot.", "Cool it."
+    )
+    colours = {"OK": looks.GREEN, **looks.SEVERITIES}
+    assert looks.steps(threshold) == [{"color": colours[word], "value": value} for word, value in expected]
+
+
+# --- queries
+
+
+@each_query
+def test_a_query_reads_only_what_is_in_the_catalogue(query: Asked) -> None:
+    named = catalog.metrics_in(query.expr())
+    assert named
+    assert named <= SERIES
+
+
+@each_query
+def test_a_query_narrows_by_every_label_that_its_metrics_have(query: Asked) -> None:
+    for name, matchers in re.findall(r"(ovnwatch_\w+)\{(.*?)\}", query.target["expr"]):
+        metric = CATALOG.metric(name.removesuffix("_bucket"))
+        labels = ["cluster", *(label for label in ("source", "target", "path", "protocol") if label in metric.labels)]
+        assert matchers == ",".join(f'{label}=~"${label}"' for label in labels)
+    assert len(re.findall(r"ovnwatch_\w+", query.target["expr"])) == query.target["expr"].count('{cluster=~"$cluster"')
+
+
+@each_query
+def test_counters_are_read_as_counters_and_gauges_are_not(query: Asked) -> None:
+    expr = re.sub(r"\{[^}]*\}", "", query.target["expr"])
+    steps = r"\((ovnwatch_\w+) - last_over_time\(\1\[15m\] offset \$__interval\) >= 0\)"
+    read = re.sub(steps, "", expr)
+    assert set(re.findall(r"\[(.*?)\]", read)) <= {"$__rate_interval", "$__range"}
+    counted = re.findall(r"\b(?:rate|increase)\((\w+)\[", read)
+    counters = {name for name in catalog.metrics_in(read) if is_counter(name)}
+    assert set(counted) == counters
+    assert len(counted) == sum(len(re.findall(rf"\b{name}\b", read)) for name in counters)
+    assert all(is_counter(name) for name in re.findall(steps, expr))
+
+
+def is_counter(name: str) -> bool:
+    return name.endswith("_bucket") or CATALOG.metric(name).kind == "counter"
+
+
+@each_query
+def test_a_rate_sees_four_slow_scrapes_and_a_table_asks_once(query: Asked) -> None:
+    assert query.target.get("interval") == ("30s" if "$__rate_interval" in query.target["expr"] else None)
+    assert query.target["instant"] == (query.panel["type"] in ("stat", "table"))
+    assert query.target["range"] != query.target["instant"]
+
+
+@pytest.mark.system("promtool")
+def test_prometheus_can_parse_every_query(tmp_path: Path) -> None:
+    rules = [{"record": f"panel:query_{n}", "expr": query.expr()} for n, query in enumerate(QUERIES)]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
+    promtool("check", "rules", str(tmp_path / "rules.yaml"))
+
+
+# What is known of a stream over time, 30 s apart -> the states it is shown in.
+LIVES = {
+    "answered all along": ({"stream_observed": "1 1", "stream_up": "1 1", "outage_open": "0 0"}, [looks.UP] * 2),
+    "never answered": ({"stream_observed": "1 1"}, [looks.UNKNOWN] * 2),
+    "down": ({"stream_observed": "1 1", "stream_up": "1 0", "outage_open": "0 1"}, [looks.UP, looks.DOWN]),
+    "frozen or broken": (
+        {"stream_observed": "1 1", "stream_up": "1 0", "outage_open": "0 0"},
+        [looks.UP, looks.NOT_ANSWERING],
+    ),
+    "not observed since it went down": (
+        {"stream_observed": "1 0", "stream_up": "0 0", "outage_open": "1 1"},
+        [looks.DOWN, looks.NOT_OBSERVED],
+    ),
+    "not scraped any more": (
+        {"stream_observed": "1 stale", "stream_up": "1 stale", "outage_open": "0 stale"},
+        [looks.UP, looks.NO_DATA],
+    ),
+}
+
+
+@pytest.mark.system("promtool")
+@pytest.mark.parametrize("life", LIVES)
+def test_the_state_of_a_stream(life: str, tmp_path: Path) -> None:
+    series, states = LIVES[life]
+    expect(tmp_path, series, queries.state_now(), [(30 * n, state.code) for n, state in enumerate(states)])
+
+
+@pytest.mark.system("promtool")
+def test_a_stream_lives_on_when_its_exporter_is_another_pod(tmp_path: Path) -> None:
+    first = {"stream_observed": "1 stale", "stream_up": "0 stale", "outage_open": "1 stale"}
+    second = {"stream_observed": "_ 1", "stream_up": "_ 1", "outage_open": "_ 0"}
+    states = [(0, looks.DOWN.code), (30, looks.UP.code)]
+    expect(tmp_path, first, queries.state_now(), states, second)
+
+
+@pytest.mark.system("promtool")
+def test_an_outage_between_two_scrapes_leaves_its_mark(tmp_path: Path) -> None:
+    series = {
+        "stream_observed": "1x5", "stream_up": "1x5", "outage_open": "0x5", "peer_frozen_seconds_total": "0x5",
+        "outage_seconds_total": "0 0 2.5 2.5 2.5 2.5", "connection_break_seconds_total": "0 0 0 0 1 1",
+    }  # fmt: skip
+    states = {60: looks.INTERRUPTED, 120: looks.NOT_ANSWERING}
+    every = [(time, states.get(time, looks.UP).code) for time in range(30, 151, 15)]
+    expect(tmp_path, series, queries.state_over_time(), every)
+
+
+@pytest.mark.system("promtool")
+@pytest.mark.parametrize(
+    ("counter", "gains"),
+    [
+        ("0 0 2.5 2.5 2.5 6.5", {60: 2.5, 150: 4}),
+        # Scrapes fail while the network is down: what was counted shows with the first one after it.
+        ("0 0 stale _ 2.5 2.5", {60: None, 75: None, 90: None, 105: None, 120: 2.5}),
+        # The exporter was restarted and counts anew: one hole, no step down and no invented outage.
+        ("8 8 8 0 0 1", {90: None, 150: 1}),
+    ],
+)
+def test_steps_shorter_than_scrapes_are_exact(counter: str, gains: dict[int, float | None], tmp_path: Path) -> None:
+    every = [(time, gains.get(time, 0)) for time in range(30, 151, 15)]
+    expect(
+        tmp_path,
+        {"outage_seconds_total": counter},
+        queries.streams(queries.step("ovnwatch_outage_seconds_total")),
+        every,
+    )
+
+
+def expect(
+    folder: Path, series: dict[str, str], expr: str, values: Sequence[tuple[int, float | None]], *others: dict[str, str]
+) -> None:
+    """Assert by promtool what an expression is at some times (seconds), of series of one stream scraped each 30 s."""
+    labels = {"source": "a", "target": "b", "path": "pod", "protocol": "tcp", "family": "4"}
+    written = ",".join(f'{name}="{each}"' for name, each in labels.items())
+    lives = [
+        {"series": f'ovnwatch_{name}{{{written},pod="{pod}"}}', "values": samples}
+        for pod, life in enumerate((series, *others))
+        for name, samples in life.items()
+    ]
+    asked = filled(expr, {**ALL, **TIMES, "__interval": "15s", "__range": "10m"})
+    tests = [
+        {
+            "expr": asked,
+            "eval_time": f"{time}s",
+            "exp_samples": [] if value is None else [{"labels": f"{{{written}}}", "value": value}],
+        }
+        for time, value in values
+    ]
+    # promtool loads what is before the last time at which it is asked, not what is at it.
+    tests.append({"expr": "vector(1)", "eval_time": "1h", "exp_samples": [{"labels": "{}", "value": 1}]})
+    file = folder / "test.yaml"
+    file.write_text(yaml.safe_dump({"tests": [{"interval": "30s", "input_series": lives, "promql_expr_test": tests}]}))
+    promtool("test", "rules", str(file))
+
+
+def promtool(*arguments: str) -> None:
+    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# --- what a real Prometheus answers
+
+
+class Looked(NamedTuple):
+    """All queries' answers: after three interruptions, of a source that is none, and with the path cut and b gone."""
+
+    after: dict[str, Samples]
+    nobody: dict[str, Samples]
+    gone: dict[str, Samples]
+    counted: Samples
+
+
+async def look(folder: Path) -> Looked:
+    async with site(folder) as here:
+        for fault, seconds in (("refuse", 1.5), ("stall", 1.5), ("reset", 0.0)):
+            await here.interrupt(fault, seconds)
+            await asyncio.sleep(2.0)
+        for metric in ("outages", "peer_frozen_seconds", "connection_breaks"):
+            await here.until(f"ovnwatch_{metric}_total > 0")
+        await here.until("sum(ovnwatch_outage_open) == 0")
+        after = await everything(here)
+        nobody = await everything(here, source="nobody")
+        counted = await here.ask("max by (path) (ovnwatch_outage_seconds_total)")
+        await here.children.kill(here.peers["b"])
+        await here.until("sum(ovnwatch_outage_open) == 6 and on () absent(ovnwatch_stream_up{source='b'})")
+        return Looked(after, nobody, await everything(here), counted)
+
+
+async def everything(here: Site, **chosen: str) -> dict[str, Samples]:
+    return {
+        str(query): await here.ask(query.expr(**chosen), 0 if query.target["instant"] else RANGE, step=STEP)
+        for query in QUERIES
+    }
+
+
+def value(samples: Samples, **labels: str) -> float:
+    """The last value of the one series that has these labels."""
+    (found,) = [values[-1] for has, values in samples if labels.items() <= has.items()]
+    return found
+
+
+@pytest.mark.system("prometheus")
+@pytest.mark.slow
+def test_what_a_real_prometheus_answers(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    looked = asyncio.run(look(tmp_path))
+    for query in map(str, QUERIES):
+        with subtests.test(query):
+            assert looked.after[query], "nothing was found"
+            assert looked.nobody[query] == [], "what nobody measured is shown"
+    for claim in CLAIMS:
+        with subtests.test(claim.__name__):
+            claim(looked)
+
+
+def an_outage_is_within_its_bounds(looked: Looked) -> None:
+    for answers in (looked.after, looked.gone):
+        low, about, high = (value(answers[f"Outage seconds, worst stream {ref}"]) for ref in "ABC")
+        assert 0 < low <= about <= high
+
+
+def steps_add_up_to_what_was_counted(looked: Looked) -> None:
+    steps = looked.after["Outage seconds by path A"]
+    for has, values in steps:
+        assert sum(values) <= value(looked.counted, path=has["path"]) + 1e-6
+    assert sum(sum(values) for has, values in steps if has["path"] == "pod") > 0
+
+
+def a_target_never_reached_is_unknown(looked: Looked) -> None:
+    assert value(looked.after["State now A"], target="nobody") == looks.UNKNOWN.code
+    for title in ("Outage seconds by target A", "Last outages A"):
+        assert all(has["target"] != "nobody" for has, _ in looked.after[title])
+    assert value(looked.after["Paths compared A"], path="route") == 1
+    assert all(has["path"] != "route" for has, _ in looked.after["Paths compared C"])
+
+
+def what_was_interrupted_shows_although_it_is_over(looked: Looked) -> None:
+    assert value(looked.after["State now A"], target="b", way="pod / tcp") == looks.UP.code
+    states = {code for has, values in looked.after["State of each stream A"] for code in values if has["path"] == "pod"}
+    assert {looks.UP.code, looks.NOT_ANSWERING.code} <= states
+    assert states & {looks.INTERRUPTED.code, looks.DOWN.code}
+
+
+def frozen_and_broken_are_counted_apart(looked: Looked) -> None:
+    assert value(looked.after["Frozen peers A"]) == 1
+    assert value(looked.after["Connections broken A"]) > 0
+
+
+def what_is_down_is_down_and_what_nobody_scrapes_has_no_data(looked: Looked) -> None:
+    assert value(looked.gone["Down now A"]) == 6
+    assert value(looked.gone["State now A"], target="b", way="pod / tcp") == looks.DOWN.code
+    assert value(looked.gone["State now A"], target="a", way="pod / tcp") == looks.NO_DATA.code
+    counts = {int(has["state"]): values[-1] for has, values in looked.gone["Streams by state A"]}
+    assert counts == {looks.DOWN.code: 6, looks.NO_DATA.code: 3, looks.UNKNOWN.code: 1}
+
+
+def an_open_outage_has_a_start_and_no_end(looked: Looked) -> None:
+    way = {"source": "a", "target": "b", "path": "service", "protocol": "tcp"}
+    starts, ends = looked.gone["Last outages A"], looked.gone["Last outages B"]
+    assert value(starts, **way) > 0
+    assert not [has for has, _ in ends if way.items() <= has.items()]
+    low, _, high = (value(looked.gone[f"Last outages {ref}"], **way) for ref in "CDE")
+    assert 0 <= low <= high
+
+
+CLAIMS = (
+    an_outage_is_within_its_bounds,
+    steps_add_up_to_what_was_counted,
+    a_target_never_reached_is_unknown,
+    what_was_interrupted_shows_although_it_is_over,
+    frozen_and_broken_are_counted_apart,
+    what_is_down_is_down_and_what_nobody_scrapes_has_no_data,
+    an_open_outage_has_a_start_and_no_end,
+)
