@@ -1,4 +1,4 @@
-"""The catalogue's thresholds -> Prometheus rule files, one a category: `ovnwatch rules`.
+"""The catalogue's thresholds and recorded series -> Prometheus rule files, one a category: `ovnwatch rules`.
 
 1. Each limit of a threshold is one alert; all limits of a threshold share the alert's name and differ in `severity`.
 2. A label is never a value: the alert's identity must not change with what it measures.
@@ -8,6 +8,7 @@
 import argparse
 import re
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,12 +34,15 @@ _DURATIONS = ((86400_000, "d"), (3600_000, "h"), (60_000, "m"), (1000, "s"), (1,
 
 def rule_files(catalog: Catalog, scale_for: float = 1.0, runbook_base: str = RUNBOOK_BASE) -> dict[str, dict[str, Any]]:
     """File name -> its document. `scale_for` multiplies every `for`, so that a demonstration need not wait minutes."""
-    files: dict[str, dict[str, Any]] = {}
+    rules: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for recorded in catalog.recorded.values():
+        rules[recorded.category].append({"record": recorded.name, "expr": recorded.query})
     for threshold in catalog.thresholds.values():
-        group = {"name": f"ovnwatch-{threshold.category}", "rules": []}
-        file = files.setdefault(f"{threshold.category}.yaml", {"groups": [group]})
-        file["groups"][0]["rules"] += alerts(threshold, catalog, scale_for, runbook_base)
-    return files
+        rules[threshold.category] += alerts(threshold, catalog, scale_for, runbook_base)
+    return {
+        f"{category}.yaml": {"groups": [{"name": f"ovnwatch-{category}", "rules": those}]}
+        for category, those in rules.items()
+    }
 
 
 def alerts(threshold: Threshold, catalog: Catalog, scale_for: float, runbook_base: str) -> list[dict[str, Any]]:

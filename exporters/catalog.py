@@ -3,7 +3,8 @@
 1. A name says kind and unit: counters end in `_total`, infos in `_info`, and before that comes the unit's suffix.
 2. Labels and units come from closed lists; labels that a scrape configuration overwrites are refused.
 3. A threshold may ask only for metrics that stand in the catalogue, and its limits get worse in one direction.
-4. Everything wrong with the file is said at once, each with its line.
+4. A threshold that shows a pattern of `where_to_look` has that pattern's summary and recommendation, none of its own.
+5. Everything wrong with the file is said at once, each with its line.
 """
 
 import re
@@ -31,10 +32,10 @@ UNITS = {
     "none": "",
 }
 SEVERITIES = ("none", "info", "warning", "critical")  # from harmless to worst
+# What tells one scrape from another; $scrape in a query, for series of different jobs are compared without them.
+SCRAPE_LABELS = ("container", "endpoint", "instance", "job", "namespace", "node", "pod", "service")
 # OpenShift's user-workload monitoring and usual relabelling set these themselves; ours would become exported_*.
-REFUSED_LABELS = frozenset(
-    {"cluster", "container", "endpoint", "instance", "job", "le", "namespace", "node", "pod", "service", "type"}
-)
+REFUSED_LABELS = frozenset({*SCRAPE_LABELS, "cluster", "le", "type"})
 SHORTEST_WINDOW = 120.0  # four scrapes at 30 s
 
 _SAMPLES = ("_bucket", "_count", "_sum")  # what a histogram adds to its name
@@ -69,6 +70,27 @@ class Metric:
 
 
 @dataclass(frozen=True, slots=True)
+class Recorded:
+    """A recording rule, evaluated before the alerts of its category; `query` is ready to run."""
+
+    name: str
+    category: str
+    labels: tuple[str, ...]
+    help: str
+    query: str
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What a pattern of failing streams means: what is to blame, in a few words; what is seen; where to look."""
+
+    key: str
+    blames: str
+    summary: str
+    look: str
+
+
+@dataclass(frozen=True, slots=True)
 class Threshold:
     """A value and the limits it should not pass; `name` is the alert's and its runbook's.
 
@@ -87,6 +109,7 @@ class Threshold:
     summary: str
     description: str
     recommendation: str
+    where_to_look: str | None = None  # key of the pattern it shows
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +118,9 @@ class Catalog:
 
     labels: Mapping[str, str]
     metrics: Mapping[str, Metric]
+    recorded: Mapping[str, Recorded]
     thresholds: Mapping[str, Threshold]
+    where_to_look: Mapping[str, Advice]
 
     def metric(self, name: str) -> Metric:
         """The metric of that full name, `_total` and `_info` included; KeyError where there is none."""
@@ -115,7 +140,9 @@ def load(path: Path | None = None) -> Catalog:
     return Catalog(
         labels=MappingProxyType(file.labels),
         metrics=MappingProxyType({name: file.metric(name) for name in file.metrics}),
+        recorded=MappingProxyType({name: entry.recorded(name, file) for name, entry in file.recorded.items()}),
         thresholds=MappingProxyType({name: file.threshold(name) for name in file.thresholds}),
+        where_to_look=MappingProxyType({key: entry.advice(key) for key, entry in file.where_to_look.items()}),
     )
 
 
@@ -177,6 +204,46 @@ class _ForeignEntry(_Entry):
     help: str
 
 
+class _RecordedEntry(_Entry):
+    category: str
+    labels: list[str]
+    help: str
+    query: str
+
+    def recorded(self, name: str, file: "_File") -> Recorded:
+        labels = tuple(_expanded(self.labels, file.label_sets))
+        return Recorded(name, self.category, labels, self.help, _filled(self.query, None))
+
+    def problems(self, name: str, file: "_File", series: Set[str]) -> _Problems:
+        levels = "_".join(_expanded(self.labels, file.label_sets))
+        if not re.fullmatch(rf"{re.escape(levels)}:{PREFIX}[a-z0-9_]+:[a-z0-9_]+", name):
+            yield (), f"must be its labels, a metric and what was done to it: {levels}:{PREFIX}...:..."
+        if not re.fullmatch(r"[a-z]+", self.category):
+            yield ("category",), "must be small letters: it names the file of rules"
+        yield from _label_problems(("labels",), self.labels, file.labels.keys(), file.label_sets)
+        yield from _query_problems(self.query, series)
+        if "$window" in self.query:
+            yield ("query",), "what is recorded has no window"
+
+
+class _AdviceEntry(_Entry):
+    blames: str
+    summary: str
+    look: str
+
+    def advice(self, key: str) -> Advice:
+        return Advice(key, self.blames, self.summary, self.look)
+
+    def problems(self, key: str) -> _Problems:
+        if not re.fullmatch(r"[a-z]+(_[a-z]+)*", key):
+            yield (), "must be small letters and underscores"
+        for name, text in (("blames", self.blames), ("summary", self.summary), ("look", self.look)):
+            if re.search(r"[\n{}]", text):
+                yield (name,), "must be one line, and the same for every target: no braces"
+            if text.endswith(".") != (name != "blames"):
+                yield (name,), "summary and look are sentences and end in a full stop, blames is none"
+
+
 class _ThresholdEntry(_Entry):
     category: str
     query: str
@@ -189,9 +256,10 @@ class _ThresholdEntry(_Entry):
     critical: float | None = None
     pending: str = pydantic.Field(alias="for")
     scope: list[str]
-    summary: str
+    where_to_look: str | None = None
+    summary: str | None = None
     description: str
-    recommendation: str
+    recommendation: str | None = None
 
     @property
     def limits(self) -> dict[str, float]:
@@ -209,11 +277,21 @@ class _ThresholdEntry(_Entry):
         yield from self._time_problems()
         foreign = {label for metric in file.foreign_metrics.values() for label in metric.labels}
         yield from _label_problems(("scope",), self.scope, file.labels.keys() | foreign, file.label_sets)
-        for unknown in sorted(metrics_in(self.query) - series - file.foreign_metrics.keys()):
-            yield ("query",), f"{unknown} is not in the catalogue"
-        if "{" in self.summary:
-            yield ("summary",), "must be the same for every alert of this name: no braces"
+        yield from _query_problems(self.query, series)
+        yield from self._text_problems(file)
         yield from self._description_problems(file)
+
+    def _text_problems(self, file: "_File") -> _Problems:
+        if self.where_to_look is not None and self.where_to_look not in file.where_to_look:
+            yield ("where_to_look",), f"unknown pattern {self.where_to_look!r}"
+        own = {"summary": self.summary, "recommendation": self.recommendation}
+        if self.where_to_look is None and None in own.values():
+            yield (), "needs a summary and a recommendation, or where_to_look, which has them"
+        for name, text in own.items():
+            if self.where_to_look is not None and text is not None:
+                yield (name,), "is that of where_to_look"
+        if "{" in (self.summary or ""):
+            yield ("summary",), "must be the same for every alert of this name: no braces"
 
     def _limit_problems(self) -> _Problems:
         limits = self.limits
@@ -256,7 +334,9 @@ class _File(_Entry):
     labels: dict[str, str] = {}
     label_sets: dict[str, list[str]] = {}
     foreign_metrics: dict[str, _ForeignEntry] = {}
+    recorded: dict[str, _RecordedEntry] = {}
     metrics: dict[str, _MetricEntry] = {}
+    where_to_look: dict[str, _AdviceEntry] = {}
     thresholds: dict[str, _ThresholdEntry] = {}
 
     @pydantic.model_validator(mode="wrap")
@@ -279,6 +359,14 @@ class _File(_Entry):
 
     def problems(self, named: Iterable[str]) -> _Problems:
         """What does not make sense; `named` are the names of all metrics, the misshapen ones not in this file too."""
+        histograms = {name for name, metric in self.metrics.items() if metric.kind == "histogram"}
+        series = (set(named) - histograms) | {name + ending for name in histograms for ending in _SAMPLES}
+        yield from self._name_problems()
+        for section, name, found in self._entry_problems(series | self.foreign_metrics.keys()):
+            for path, message in found:
+                yield (section, name, *path), message
+
+    def _name_problems(self) -> _Problems:
         for label in self.labels:
             if label in REFUSED_LABELS or not re.fullmatch(r"[a-z][a-z0-9_]*", label):
                 yield ("labels", label), "must be small letters, digits and underscores, and not one that scraping sets"
@@ -286,14 +374,17 @@ class _File(_Entry):
             if name in self.labels:
                 yield ("label_sets", name), "is the name of a label, too"
             yield from _label_problems(("label_sets", name), labels, self.labels.keys(), {})
+
+    def _entry_problems(self, series: Set[str]) -> Iterator[tuple[str, str, _Problems]]:
         for name, metric in self.metrics.items():
-            for path, message in metric.problems(name, self):
-                yield ("metrics", name, *path), message
-        histograms = {name for name, metric in self.metrics.items() if metric.kind == "histogram"}
-        series = (set(named) - histograms) | {name + ending for name in histograms for ending in _SAMPLES}
+            yield "metrics", name, metric.problems(name, self)
+        for name, recorded in self.recorded.items():
+            yield "recorded", name, recorded.problems(name, self, series)
+            series = series | {name}  # what is recorded is made of what stands above it
+        for key, advice in self.where_to_look.items():
+            yield "where_to_look", key, advice.problems(key)
         for name, threshold in self.thresholds.items():
-            for path, message in threshold.problems(name, self, series):
-                yield ("thresholds", name, *path), message
+            yield "thresholds", name, threshold.problems(name, self, series)
 
     def metric(self, name: str) -> Metric:
         entry = self.metrics[name]
@@ -302,20 +393,31 @@ class _File(_Entry):
 
     def threshold(self, name: str) -> Threshold:
         entry = self.thresholds[name]
+        advice = self.where_to_look[entry.where_to_look] if entry.where_to_look else None
         return Threshold(
             name=name,
             category=entry.category,
-            query=entry.query.replace("$window", entry.window or ""),
+            query=_filled(entry.query, entry.window),
             window=entry.window,
             unit=entry.unit,
             compare=entry.compare,
             limits=MappingProxyType(entry.limits),
             for_seconds=seconds(entry.pending),
             scope=tuple(_expanded(entry.scope, self.label_sets)),
-            summary=entry.summary,
+            summary=(advice.summary if advice else entry.summary) or "",
             description=entry.description,
-            recommendation=entry.recommendation,
+            recommendation=(advice.look if advice else entry.recommendation) or "",
+            where_to_look=entry.where_to_look,
         )
+
+
+def _filled(query: str, window: str | None) -> str:
+    return query.replace("$scrape", ", ".join(SCRAPE_LABELS)).replace("$window", window or "")
+
+
+def _query_problems(query: str, series: Set[str]) -> _Problems:
+    for unknown in sorted(metrics_in(query) - series):
+        yield ("query",), f"{unknown} is not in the catalogue"
 
 
 def _expanded(names: Iterable[str], sets: Mapping[str, list[str]]) -> list[str]:

@@ -28,6 +28,13 @@ thresholds:
     description: "{source} has {value}, over {limit}; {ovnwatch_heat}"
     recommendation: Cool it.
 """
+WHERE = """\
+where_to_look:
+  too_hot:
+    blames: the oven
+    summary: It is too hot.
+    look: Look into it.
+"""
 SOUND = f"{LABELS}metrics:\n  ovnwatch_heat: {METRIC}\n{THRESHOLD}"
 
 UNITS = "seconds, timestamp, ratio, count, state, none"
@@ -65,6 +72,85 @@ def test_the_window_is_filled_into_the_query(tmp_path: Path) -> None:
     text = SOUND.replace("query: ovnwatch_heat", "query: delta(ovnwatch_heat[$window])\n    window: 10m")
 
     assert read(tmp_path, text).thresholds["OvnwatchHot"].query == "delta(ovnwatch_heat[10m])"
+
+
+def test_the_labels_of_a_scrape_are_filled_into_the_query(tmp_path: Path) -> None:
+    text = SOUND.replace("query: ovnwatch_heat", "query: max without (source, $scrape) (ovnwatch_heat)")
+
+    query = read(tmp_path, text).thresholds["OvnwatchHot"].query
+    left = "container, endpoint, instance, job, namespace, node, pod, service"
+    assert query == f"max without (source, {left}) (ovnwatch_heat)"
+
+
+def test_what_is_recorded_may_be_asked_for_below(tmp_path: Path) -> None:
+    recorded = """\
+recorded:
+  source:ovnwatch_heat:max:
+    category: heat
+    labels: [source]
+    help: The hottest.
+    query: max without (target) (ovnwatch_heat)
+  source:ovnwatch_heat:least:
+    category: heat
+    labels: [source]
+    help: The hottest, again.
+    query: min without (target) (source:ovnwatch_heat:max)
+"""
+    sound = read(tmp_path, recorded + SOUND.replace("query: ovnwatch_heat", "query: source:ovnwatch_heat:least"))
+    assert sound.recorded["source:ovnwatch_heat:max"] == catalog.Recorded(
+        name="source:ovnwatch_heat:max",
+        category="heat",
+        labels=("source",),
+        help="The hottest.",
+        query="max without (target) (ovnwatch_heat)",
+    )
+
+    wrong = recorded.replace("[source]", "[target]", 1).replace("(source:ovnwatch_heat:max)", "(cold[$window])")
+    named = "must be its labels, a metric and what was done to it: target:ovnwatch_...:..."
+    assert problems(tmp_path, wrong.replace("category: heat", "category: Heat", 1) + SOUND) == [
+        f"metrics.yaml:2: recorded.source:ovnwatch_heat:max: {named}",
+        "metrics.yaml:3: recorded.source:ovnwatch_heat:max.category: must be small letters: it names the file of rules",
+        "metrics.yaml:11: recorded.source:ovnwatch_heat:least.query: cold is not in the catalogue",
+        "metrics.yaml:11: recorded.source:ovnwatch_heat:least.query: what is recorded has no window",
+    ]
+
+
+SHOWS = SOUND.replace("summary: It is hot.", "where_to_look: too_hot").replace("    recommendation: Cool it.\n", "")
+
+
+def test_a_threshold_that_shows_a_pattern_has_its_texts(tmp_path: Path) -> None:
+    sound = read(tmp_path, WHERE + SHOWS)
+
+    assert sound.where_to_look == {
+        "too_hot": catalog.Advice("too_hot", blames="the oven", summary="It is too hot.", look="Look into it.")
+    }
+    hot = sound.thresholds["OvnwatchHot"]
+    assert (hot.where_to_look, hot.summary, hot.recommendation) == ("too_hot", "It is too hot.", "Look into it.")
+
+
+ONE_LINE = "must be one line, and the same for every target: no braces"
+NEEDS = "needs a summary and a recommendation, or where_to_look, which has them"
+SENTENCE = "summary and look are sentences and end in a full stop, blames is none"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("too_hot:", "Too-hot:", "where_to_look.Too-hot: must be small letters and underscores"),
+        ("the oven", "the oven.", f"where_to_look.too_hot.blames: {SENTENCE}"),
+        ("hot.", "hot", f"where_to_look.too_hot.summary: {SENTENCE}"),
+        ("into it", "into {target}", f"where_to_look.too_hot.look: {ONE_LINE}"),
+        ("    look: Look into it.\n", "", "where_to_look.too_hot.look: required, but missing"),
+        ("k: too_hot", "k: too_cold", "thresholds.OvnwatchHot.where_to_look: unknown pattern 'too_cold'"),
+        ("    where_to_look: too_hot\n", "", f"thresholds.OvnwatchHot: {NEEDS}"),
+        ("k: too_hot", "k: too_hot\n    summary: S.", "thresholds.OvnwatchHot.summary: is that of where_to_look"),
+    ],
+)
+def test_a_bad_pattern_is_told(tmp_path: Path, old: str, new: str, said: str) -> None:
+    text = WHERE + SHOWS
+    assert old in text
+    told = [problem.partition(": ")[2] for problem in problems(tmp_path, text.replace(old, new, 1))]
+    assert said in told
 
 
 SHAPE = ": must be ovnwatch_ and then small letters, digits and underscores"

@@ -12,7 +12,8 @@ from exporters import catalog
 ROOT = Path(__file__).resolve().parent.parent
 CATALOG = catalog.load()
 FILES = rules.rule_files(CATALOG)
-ALERTS = [alert for document in FILES.values() for group in document["groups"] for alert in group["rules"]]
+RULES = [rule for document in FILES.values() for group in document["groups"] for rule in group["rules"]]
+ALERTS = [rule for rule in RULES if "alert" in rule]
 CASES = sorted((ROOT / "tests/rules").glob("*.yaml"))
 # What no test can show silent: it is made to fire always.
 NEVER_SILENT = {"OvnwatchWatchdog"}
@@ -121,10 +122,41 @@ def test_an_alert_compares_and_its_labels_hold_no_value(alert: dict[str, Any]) -
     assert not any("{" in label for label in alert["labels"].values())
 
 
-@each_alert
-def test_an_alert_keeps_labels_it_does_not_know(alert: dict[str, Any]) -> None:
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.get("record") or rule["alert"])
+def test_a_rule_keeps_labels_it_does_not_know(rule: dict[str, Any]) -> None:
     """`by` would drop `cluster` and whatever else a site adds."""
-    assert not re.search(r"\b(by|group_left|group_right)\b", alert["expr"])
+    assert not re.search(r"\b(by|group_left|group_right)\b", rule["expr"])
+
+
+def test_what_is_recorded_stands_before_the_alerts_that_read_it() -> None:
+    names = [rule.get("record") for rule in FILES["patterns.yaml"]["groups"][0]["rules"]]
+    recorded = list(CATALOG.recorded)
+
+    assert names == recorded + [None] * (len(names) - len(recorded))
+    for rule in RULES:
+        assert rule in FILES["patterns.yaml"]["groups"][0]["rules"] or ":ovnwatch_" not in rule["expr"]
+
+
+@each_alert
+def test_an_alert_that_shows_a_pattern_says_what_the_pattern_says(alert: dict[str, Any]) -> None:
+    key = CATALOG.thresholds[alert["alert"]].where_to_look
+    if key is not None:
+        pattern, told = CATALOG.where_to_look[key], alert["annotations"]
+        assert (told["summary"], told["recommendation"]) == (pattern.summary, pattern.look)
+        assert "query" not in told["description"], "ten thousand streams must not mean ten thousand look-ups"
+
+
+def test_the_patterns_that_alert() -> None:
+    shown = [threshold.where_to_look for threshold in CATALOG.thresholds.values() if threshold.where_to_look]
+    assert sorted(shown) == [
+        "established_broken",
+        "external_down",
+        "new_connections_fail",
+        "observer_suspect",
+        "one_way",
+        "path_down",
+        "target_down",
+    ]
 
 
 @each_alert
