@@ -89,12 +89,13 @@ class Stats:
     now_state: str = "unknown"
     since: float = field(default_factory=time)  # Unix time
     peer: dict[str, str] = field(default_factory=dict)
-    peer_before: dict[str, str] = field(default_factory=dict)
     open_number: int | None = None
     open_event: Callable[[float], Event | None] = lambda _now: None
     last_outage: Event | None = None
     last_outage_wall: tuple[float, float] = (0.0, 0.0)  # Unix time of its estimated start and end
-    _opened_wall: float = 0.0  # wall minus monotonic clock when the open event began
+    # Of each event that is not finished: the peer before it, and wall minus monotonic clock when it began. An event may
+    # begin while the one before it still waits for its kind.
+    _begun: dict[int, tuple[dict[str, str], float]] = field(default_factory=dict)
 
     def scheduled(self, lag: float, missed: int) -> None:
         self.record.lag.observe(max(lag, 0.0))
@@ -131,8 +132,7 @@ class Stats:
     def opened(self, change: Opened, look: Callable[[float], Event | None]) -> None:
         self.open_number = change.number
         self.open_event = look
-        self.peer_before = self.peer
-        self._opened_wall = time() - monotonic()
+        self._begun[change.number] = self.peer, time() - monotonic()
         self.record.put(self, change.number, None)
 
     def counted(self, change: Counted) -> None:
@@ -146,13 +146,14 @@ class Stats:
             self.lower_seconds += event.lower
             self.upper_seconds += event.upper
             self.shape.outages.observe(event.estimate)
-            begin = (event.start_earliest + event.start_latest) / 2 + self._opened_wall
+            begin = (event.start_earliest + event.start_latest) / 2 + self._begun[event.number][1]
             self.last_outage, self.last_outage_wall = event, (begin, begin + event.estimate)
         elif change.ledger == "peer":
             self.frozen += 1
         else:
             self.breaks += 1
         self.record.put(self, event.number, event, stall_overlap=stall_overlap)
+        del self._begun[event.number]
         if self.open_number == event.number:
             self.open_number = None
 
@@ -177,7 +178,7 @@ class Stats:
 
     def item(self, event: Event, seq: int, *, stall_overlap: bool) -> dict[str, Any]:
         """One entry of the history, with an earlier system's fields and ours."""
-        offset = self._opened_wall
+        before, offset = self._begun[event.number]
         spec = self.spec
         is_open = event.end_latest is None
         begin = (event.start_earliest + event.start_latest) / 2 + offset
@@ -207,7 +208,7 @@ class Stats:
             },
             "cause": event.cause,
             "causes": event.causes,
-            "before": self.peer_before,
+            "before": before,
             "after": {} if is_open else self.peer,
             "unconfirmed": event.unconfirmed,
             "stall_overlap": stall_overlap,
