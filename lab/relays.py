@@ -26,7 +26,7 @@ import uvloop
 
 from exporters.calibrate.injection import Bracket, Truth
 from exporters.calibrate.relay import Relay
-from exporters.peer.wire import PREFIX
+from exporters.echo.wire import PREFIX
 from lab.crash import back
 from lab.held import RELAYS, Held, Span
 

@@ -4,8 +4,8 @@ import asyncio
 
 import uvloop
 
+from exporters.echo.servers import serve_http, serve_tcp, serve_ws
 from exporters.identity import identify
-from exporters.peer.servers import serve_http, serve_tcp, serve_ws
 from exporters.probing.record import Record
 from exporters.targets import PORTS
 

@@ -19,8 +19,8 @@ from typing import Any, Protocol
 from websockets.frames import Frame, Opcode
 from websockets.utils import accept_key
 
+from exporters.echo.servers import serve_http, serve_tcp, serve_ws
 from exporters.identity import Identity, identify
-from exporters.peer.servers import serve_http, serve_tcp, serve_ws
 from exporters.probing.record import Record
 from exporters.settings import Tls
 

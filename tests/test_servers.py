@@ -18,10 +18,10 @@ from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as ws_connect
 
 from exporters import web as web_module
+from exporters.echo import servers
+from exporters.echo.servers import TcpServing, serve_http, serve_tcp, serve_ws
+from exporters.echo.wire import MAX_SIZE, PREFIX, Ask, Replies, client_address, read_ask
 from exporters.identity import Identity, identify
-from exporters.peer import servers
-from exporters.peer.servers import TcpServing, serve_http, serve_tcp, serve_ws
-from exporters.peer.wire import MAX_SIZE, PREFIX, Ask, Replies, client_address, read_ask
 from exporters.web import Serving
 
 WHO = Identity(

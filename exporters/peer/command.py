@@ -15,10 +15,10 @@ import uvloop
 from aiohttp.web import Application
 
 from exporters import catalog, logs
+from exporters.echo.servers import MAX_CONNECTIONS, TcpServing, serve_http, serve_tcp, serve_ws
 from exporters.exposition import Exposition, Info, make_registry
 from exporters.identity import Identity, identify
 from exporters.listening import ListenError
-from exporters.peer.servers import MAX_CONNECTIONS, TcpServing, serve_http, serve_tcp, serve_ws
 from exporters.probing.engine import Engine
 from exporters.probing.record import Record
 from exporters.settings import PeerSettings, at_start

@@ -16,8 +16,8 @@ from websockets.frames import Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
+from exporters.echo.wire import Replies, read_ask
 from exporters.identity import identify
-from exporters.peer.wire import Replies, read_ask
 
 # Connections of the minute before still hold ports, some 28 000 for each address; so there are several.
 ADDRESSES = tuple(f"127.0.0.{number}" for number in range(2, 18))

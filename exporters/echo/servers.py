@@ -1,4 +1,4 @@
-"""The echo servers that other peers probe: tcp, ws and http, each on a port of its own.
+"""The echo servers that others probe: tcp, ws and http, each on a port of its own.
 
 1. Whatever a client sends or leaves out costs bounded memory and never holds the event loop for long.
 2. A connection that brings nothing for IDLE_SECONDS is closed, and so is one that does not take its answers.
@@ -15,9 +15,9 @@ from typing import Any, Protocol, cast
 
 from aiohttp import WSMsgType, hdrs, web
 
+from exporters.echo.wire import MAX_SIZE, Replies, client_address, iso, read_ask
 from exporters.identity import Identity
 from exporters.listening import Door, Listening, accept, listen
-from exporters.peer.wire import MAX_SIZE, Replies, client_address, iso, read_ask
 from exporters.web import Serving, new_app, require_token, serve
 
 IDLE_SECONDS = 60.0
