@@ -23,6 +23,7 @@ from lab.children import Child, Children, hold_port, plain_environ
 LOCAL = "127.0.0.1"
 PROTOCOLS = ("http", "tcp", "ws")
 STREAMS_UP = 9  # a to b by two paths, b to a, three protocols each
+SCRAPE = 1.0  # seconds between two scrapes, and the longest that one may take
 PATIENCE = 60.0  # seconds; what takes a few is waited for, not timed
 PEER = (sys.executable, "-c", "import sys; from exporters.cli import main; sys.exit(main())", "peer")
 
@@ -38,10 +39,9 @@ class Site(NamedTuple):
     relays: Sequence[Relay]
     peers: Mapping[str, Child]
 
-    async def ask(self, expr: str, seconds: float = 0.0, step: float = 1.0) -> Samples:
-        """An expression's values now, or at each `step` of the last `seconds`. What is no number is left out."""
-        end = time.time()
-        times = {"start": end - seconds, "end": end, "step": step} if seconds else {"time": end}
+    async def ask(self, expr: str, at: float, seconds: float = 0.0, step: float = 1.0) -> Samples:
+        """An expression's values `at` (Unix time), or at each `step` of the `seconds` before; only real numbers."""
+        times = {"start": at - seconds, "end": at, "step": step} if seconds else {"time": at}
         address = f"http://{LOCAL}:{self.prometheus}/api/v1/query{'_range' if seconds else ''}"
         async with self.session.post(address, data={"query": expr, **times}) as response:
             answer = await response.json()
@@ -55,7 +55,7 @@ class Site(NamedTuple):
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             with contextlib.suppress(aiohttp.ClientConnectionError, aiohttp.ContentTypeError):  # it is starting
-                if await self.ask(expr):
+                if await self.ask(expr, time.time()):
                     return
             await asyncio.sleep(0.25)
         raise AssertionError(f"waited {PATIENCE:.0f} s in vain for {expr}")
@@ -112,7 +112,7 @@ async def start_peer(
 async def start_prometheus(children: Children, port: int, scraped: Sequence[int]) -> None:
     targets = [f"{LOCAL}:{each}" for each in scraped]
     config = {
-        "global": {"scrape_interval": "1s"},
+        "global": {"scrape_interval": f"{SCRAPE:.0f}s"},
         "scrape_configs": [{"job_name": "ovnwatch", "static_configs": [{"targets": targets}]}],
     }
     path = children.folder / "prometheus.yaml"

@@ -10,6 +10,7 @@ import asyncio
 import json
 import re
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -19,7 +20,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from scraped import Samples, Site, site
+from scraped import SCRAPE, Samples, Site, site
 
 from exporters import catalog
 from grafana import __main__ as command
@@ -415,7 +416,7 @@ def test_an_outage_between_two_scrapes_leaves_its_mark(tmp_path: Path) -> None:
         "outage_seconds_total": "0 0 2.5 2.5 2.5 2.5", "connection_break_seconds_total": "0 0 0 0 1 1",
     }  # fmt: skip
     states = {60: looks.INTERRUPTED, 120: looks.NOT_ANSWERING}
-    every = [(time, states.get(time, looks.UP).code) for time in range(30, 151, 15)]
+    every = [(second, states.get(second, looks.UP).code) for second in range(30, 151, 15)]
     expect(tmp_path, series, queries.state_over_time(), every)
 
 
@@ -431,7 +432,7 @@ def test_an_outage_between_two_scrapes_leaves_its_mark(tmp_path: Path) -> None:
     ],
 )
 def test_steps_shorter_than_scrapes_are_exact(counter: str, gains: dict[int, float | None], tmp_path: Path) -> None:
-    every = [(time, gains.get(time, 0)) for time in range(30, 151, 15)]
+    every = [(second, gains.get(second, 0)) for second in range(30, 151, 15)]
     expect(
         tmp_path,
         {"outage_seconds_total": counter},
@@ -455,10 +456,10 @@ def expect(
     tests = [
         {
             "expr": asked,
-            "eval_time": f"{time}s",
+            "eval_time": f"{second}s",
             "exp_samples": [] if value is None else [{"labels": f"{{{written}}}", "value": value}],
         }
-        for time, value in values
+        for second, value in values
     ]
     # promtool loads what is before the last time at which it is asked, not what is at it.
     tests.append({"expr": "vector(1)", "eval_time": "1h", "exp_samples": [{"labels": "{}", "value": 1}]})
@@ -494,15 +495,18 @@ async def look(folder: Path) -> Looked:
         await here.until("sum(ovnwatch_outage_open) == 0")
         after = await everything(here)
         nobody = await everything(here, source="nobody")
-        counted = await here.ask("max by (path) (ovnwatch_outage_seconds_total)")
+        counted = await here.ask("max by (path) (ovnwatch_outage_seconds_total)", time.time())
         await here.children.kill(here.peers["b"])
         await here.until("sum(ovnwatch_outage_open) == 6 and on () absent(ovnwatch_stream_up{source='b'})")
         return Looked(after, nobody, await everything(here), counted)
 
 
 async def everything(here: Site, **chosen: str) -> dict[str, Samples]:
+    """All queries' answers, of one moment."""
+    at = time.time()
+    await asyncio.sleep(SCRAPE)  # until what was scraped by then is stored
     return {
-        str(query): await here.ask(query.expr(**chosen), 0 if query.target["instant"] else RANGE, step=STEP)
+        str(query): await here.ask(query.expr(**chosen), at, 0 if query.target["instant"] else RANGE, step=STEP)
         for query in QUERIES
     }
 
