@@ -13,12 +13,12 @@ import time
 from dataclasses import asdict
 
 import pytest
+from faults import Prober, Row, Table, any_of, carry_out, judge, plan
 
 from exporters.calibrate.faults import FAULTS
 from exporters.calibrate.namespaces import Lane, lanes
 from exporters.settings import Stream
 from exporters.targets import PORTS, Protocol
-from tests.faults import Prober, Row, Table, any_of, carry_out, judge, plan
 
 INJECTIONS = int(os.environ.get("OVNWATCH_INJECTIONS", "20"))  # of each fault
 LANES = 10
