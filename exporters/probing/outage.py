@@ -242,7 +242,8 @@ class Book:
         """Decide what time has made decidable."""
         changes: list[Change] = []
         while self._queue and self._queue[0][0] <= horizon:
-            evidence = heappop(self._queue)[2]
+            at, _, evidence = heappop(self._queue)
+            changes += self._settle(at, latency)
             match evidence:
                 case Up():
                     self._up(evidence, latency)
@@ -250,10 +251,14 @@ class Book:
                     self._late(evidence, delta)
                 case Down() | Closed():
                     changes.extend(self._down(evidence, now))
-        for run in [run for run in self._settling if now >= _settled_at(run)]:
-            self._settling.remove(run)
-            changes.append(_finish(run, self.interval, latency))
+        changes += self._settle(min(now, horizon), latency)
         return changes
+
+    def _settle(self, at: float, latency: float) -> list[Change]:
+        """Finish the runs that evidence from `at` on tells nothing about."""
+        settled = [run for run in self._settling if _settled_at(run) <= at]
+        self._settling = [run for run in self._settling if _settled_at(run) > at]
+        return [_finish(run, self.interval, latency) for run in settled]
 
     def forget(self, conn: int) -> None:
         """Connection `conn` is watched no longer: its silence from now on says nothing."""
