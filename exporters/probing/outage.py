@@ -176,8 +176,9 @@ class Run:
     first_fresh: Scope | None = None
     lost: dict[int, float] = field(default_factory=dict)  # connection -> start of its lost heartbeat
     unreached: bool = False  # a fresh connection failed without a handshake
-    shaken: set[int] = field(default_factory=set)  # fresh connections that shook hands and got no reply in time
-    waiting: set[int] = field(default_factory=set)  # those of them that got none yet
+    shaken: int = 0  # how many fresh connections shook hands and got no reply in time
+    waiting: set[int] = field(default_factory=set)  # those of them that may still get one
+    released: set[int] = field(default_factory=set)  # those of them that did
     late: list[Late] = field(default_factory=list)
     waited: list[Up] = field(default_factory=list)  # good, but not ordinary
 
@@ -295,7 +296,9 @@ class Book:
         for run in self._open_runs():
             if late.conn in run.waiting or late.conn in run.lost or run.end_latest is None:
                 run.late.append(late)
-                run.waiting.discard(late.conn)
+            if late.conn in run.waiting:
+                run.waiting.remove(late.conn)
+                run.released.add(late.conn)
         run_open = self._run
         if run_open is not None and late.e > run_open.end_earliest + 2 * delta:
             self._end(run_open, late.e)
@@ -339,7 +342,7 @@ class Book:
         run.first_fresh = run.first_fresh or down.scope
         run.point_ledger = down.scope
         if down.scope == "peer":
-            run.shaken.add(down.conn)
+            run.shaken += 1
             run.waiting.add(down.conn)
         else:
             run.unreached = True
@@ -351,7 +354,7 @@ class Book:
 
 
 def _is_path(run: Run) -> bool:
-    return run.first_fresh == "path" or (run.unreached and len(run.shaken) < 2)
+    return run.first_fresh == "path" or (run.unreached and run.shaken < 2)
 
 
 def _settled_at(run: Run) -> float:
@@ -375,7 +378,7 @@ def _kind(run: Run) -> tuple[Ledger, bool]:
         if run.flow_closed or soonest > RESCUED:
             return "flow", False
         return ("peer" if soonest <= UNTOUCHED else "path"), True
-    held = run.shaken | run.lost.keys()
+    held = run.released | run.lost.keys()
     answers = {late.conn: late.e for late in run.late if late.e > run.end_earliest and late.conn in held}
     together = bool(answers) and max(answers.values()) - min(answers.values()) <= TOGETHER and not run.waiting
     alone = run.unreached and len(answers) < 2
