@@ -386,8 +386,13 @@ def _kind(run: Run) -> tuple[Ledger, bool]:
 
 
 def _thaw(run: Run) -> float | None:
-    """When late answers of two connections were released together, if they were: the end is right there."""
-    late = sorted((each.e, each.conn) for each in run.late if each.e > run.end_earliest)
+    """When late answers of two connections were released together, if they were: the end is right there.
+
+    Unless there was proof of life before: then something else held them up.
+    """
+    assert run.end_latest is not None
+    latest = run.end_latest + THAW
+    late = sorted((each.e, each.conn) for each in run.late if run.end_earliest < each.e <= latest)
     return next((e for (e, conn), (after, other) in pairwise(late) if after - e <= THAW and conn != other), None)
 
 
