@@ -191,7 +191,7 @@ async def _all_interruptions() -> dict[tuple[str, str], Interrupted]:
                 *(relays[kind].inject(kind, seconds) for kind, seconds in INTERRUPTIONS.items())
             )
             truth = dict(zip(INTERRUPTIONS, done, strict=True))
-            await until(lambda: all(each.now_state == "up" and each.open_number is None for each in stats.values()))
+            await until(lambda: all(each.now_state == "up" and not each.unfinished(0.0) for each in stats.values()))
             await asyncio.sleep(1.0)  # for what should not come
             return {
                 (kind, protocol): Interrupted(
@@ -341,6 +341,7 @@ def test_a_goodbye_of_a_web_socket_is_a_break() -> None:
     run(scenario())
 
 
+@pytest.mark.slow
 def test_a_slow_path_is_called_slow_and_is_up() -> None:
     async def scenario() -> None:
         async with contextlib.AsyncExitStack() as stack:
