@@ -54,9 +54,9 @@ def main() -> int:
 
 def line(found: Result) -> str:
     low, high = found.detail["spread"]
-    rest = "".join(f"\n    {key}: {value}" for key, value in found.detail.items() if key != "spread")
+    rest = ", ".join(f"{key} {value}" for key, value in found.detail.items() if key != "spread")
     verdict = "ok  " if found.ok else "MISS"
-    return f"{verdict} {found.name}: {found.ratio:g} ({low:g} to {high:g}), goal {found.goal:g}{rest}"
+    return f"{verdict} {found.name}: {found.ratio:g} ({low:g} to {high:g}), goal {found.goal:g}\n       {rest}"
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-ATTEMPTS = 4
+ATTEMPTS = 6
 MOST_FAILED = 0.01  # of what was done: a busy machine is late now and then
 CHILD_TIMEOUT = 60.0  # seconds, more than any window lasts
 
@@ -39,7 +39,7 @@ class Effort:
     share: float
 
 
-FULL = Effort(repeats=5, warm=1.0, window=2.0, share=0.8)
+FULL = Effort(repeats=5, warm=1.0, window=2.0, share=0.5)
 SHORT = Effort(repeats=1, warm=0.2, window=0.5, share=0.0)  # shows that a benchmark runs; its numbers mean little
 
 
@@ -82,6 +82,11 @@ def each_us(windows: Iterable[Window]) -> float:
     return round(median(window.each for window in windows) * 1e6, 1)
 
 
+def done(windows: Iterable[Window]) -> float:
+    """The least share of the wanted work that a window saw done."""
+    return round(min(window.work / window.wanted for window in windows), 2)
+
+
 def rss_mb(windows: Iterable[Window]) -> float:
     return round(max(window.rss for window in windows) / 1e6, 1)
 
@@ -115,10 +120,12 @@ def window_of(command: Sequence[str], effort: Effort) -> Window:
     """Run a child to its end and read the window it tells of. Raises BenchError if it failed or did too little."""
     for _ in range(ATTEMPTS):
         try:
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=CHILD_TIMEOUT, check=True)
+            child = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=CHILD_TIMEOUT, check=True)
         except subprocess.CalledProcessError as error:
             raise BenchError(f"{' '.join(command)}: {error.stderr.strip()}") from None
-        window = Window(**json.loads(done.stdout))
+        except subprocess.TimeoutExpired:
+            raise BenchError(f"{' '.join(command)}: no end after {CHILD_TIMEOUT:.0f} s") from None
+        window = Window(**json.loads(child.stdout))
         enough = window.work >= effort.share * window.wanted and window.failed <= MOST_FAILED * window.work
         if window.work and (enough or not effort.share):
             return window

@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from .measure import BenchError, Effort, Result, Window, each_us, module, result, rss_mb, running, window_of
+from .measure import BenchError, Effort, Result, Window, done, each_us, module, result, rss_mb, running, window_of
 
 BLACKBOX = "prometheus-blackbox-exporter"
 CONFIG = "modules:\n  http_2xx:\n    prober: http\n    http:\n      preferred_ip_protocol: ip4\n"
@@ -90,8 +90,10 @@ def against(protocol: str, turns: Mapping[str, list[Window]]) -> Result:
     detail = {
         "us_each": each_us(ours),
         "rss_mb": rss_mb(ours),
+        "done": done(ours),
         "blackbox_us_each": {name: each_us(turns[name]) for name in names},
         "blackbox_rss_mb": rss_mb(turns["blackbox"]),
+        "blackbox_done": done(turns["blackbox"]),
         "ratio_to": {name: round(each_us(ours) / each_us(turns[name]), 3) for name in names},
         "gomaxprocs": f"{len(os.sched_getaffinity(0))} (default)",
         "rate": RATE,
