@@ -5,11 +5,14 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from exporters.strictyaml import Problem
+from exporters.strictyaml import BadInput, Problem
 
 
 class Option(NamedTuple):
-    """One setting and the ways to give it; `read` checks its text, and is None for a flag that takes no value."""
+    """One setting and the ways to give it; `read` checks its text, and is None for a flag that takes no value.
+
+    `read` raises ValueError, or BadInput with the places within the text.
+    """
 
     name: str
     read: Callable[[str], Any] | None
@@ -33,7 +36,7 @@ FileValue = Callable[[str], Given | None]  # of a dotted key; None where the fil
 def resolve(
     options: Iterable[Option],
     flags: Mapping[str, str],
-    environ: Mapping[str, str],
+    variables: Mapping[str, Given],
     in_file: FileValue,
     problems: list[Problem],
 ) -> dict[str, Given]:
@@ -42,7 +45,7 @@ def resolve(
     for option in options:
         mentions = [
             Given(flags[option.flag], option.flag) if option.flag in flags else None,
-            Given(environ[option.variable], option.variable) if environ.get(option.variable) else None,
+            variables.get(option.variable),
             in_file(option.key) if option.key else None,
             Given(option.default, "default") if option.default else None,
         ]
@@ -59,6 +62,8 @@ def _checked(option: Option, mention: Given, problems: list[Problem]) -> Iterato
         yield Given(option.read(mention.value), mention.place)
     except ValueError as error:
         problems.append(Problem(mention.place, str(error)))
+    except BadInput as bad:
+        problems.extend(Problem(f"{mention.place}: {each.place}", each.message) for each in bad.problems)
 
 
 def read_flags(options: Iterable[Option], argv: Sequence[str], problems: list[Problem]) -> Iterator[tuple[str, str]]:

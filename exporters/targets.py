@@ -56,6 +56,7 @@ class Stream:
     tls: Tls | None = None
     target_node: str = ""
     target_zone: str = ""
+    url_path: str = "/ping"  # what http asks for
 
     @property
     def key(self) -> str:
@@ -96,6 +97,17 @@ def address(text: str) -> tuple[str, int]:
         raise ValueError(f"want HOST:PORT, [ADDRESS]:PORT or :PORT, with a port up to 65535: {text!r}")
     where = found[1] or found[2]
     return (host(where) if where else "", int(found[3]))
+
+
+def address_or_off(text: str) -> tuple[str, int] | None:
+    """An address, or None for `off`."""
+    return None if text == "off" else address(text)
+
+
+def url_path(text: str) -> str:
+    if not re.fullmatch(r"/[!-~]*", text) or set(text) & set('"#<>?\\^`{|}'):
+        raise ValueError(f"want the path of a URL, such as /ping, without query: {text!r}")
+    return text
 
 
 def file_name(text: str) -> str:
@@ -139,6 +151,7 @@ Name = Annotated[str, AfterValidator(name)]
 Label = Annotated[str, AfterValidator(label)]
 FileName = Annotated[str, AfterValidator(file_name)]
 Host = Annotated[str, AfterValidator(host)]
+UrlPath = Annotated[str, AfterValidator(url_path)]
 
 
 def _by_protocol(value: object) -> object:
@@ -194,6 +207,7 @@ class Target(BaseModel):
     tls: Annotated[TlsFiles | None, BeforeValidator(_mapped)] = None
     node: Label = ""
     zone: Label = ""
+    url_path: UrlPath = "/ping"
 
     @model_validator(mode="after")
     def _host_fits(self) -> "Target":
@@ -257,6 +271,7 @@ def _streams(
                 tls,
                 target.node,
                 target.zone,
+                target.url_path,
             )
 
 

@@ -16,7 +16,8 @@ import yaml
 from aiohttp import web
 
 from alerts import rules
-from exporters.settings import PEER_OPTIONS, Stream, load_peer
+from exporters.peer.settings import OPTIONS, load_peer
+from exporters.settings import Stream
 from lab import monitoring, script
 from lab.alarms import WATCHDOG, Alarm
 from lab.children import Child, Children, hold_port, plain_environ
@@ -120,7 +121,7 @@ def _stream_of(labels: Mapping[str, str]) -> str:
 
 def _environ(**add: str) -> dict[str, str]:
     """Our own, without what would configure a peer."""
-    return plain_environ({option.variable for option in PEER_OPTIONS}, add)
+    return plain_environ({option.variable for option in OPTIONS}, add)
 
 
 async def build(

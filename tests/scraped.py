@@ -17,7 +17,7 @@ import aiohttp
 import yaml
 
 from exporters.calibrate.relay import Relay
-from exporters.settings import PEER_OPTIONS
+from exporters.peer.settings import OPTIONS
 from lab.children import Child, Children, hold_port, plain_environ
 
 LOCAL = "127.0.0.1"
@@ -105,7 +105,7 @@ async def start_peer(
     }
     path = children.folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(config))
-    environ = plain_environ({option.variable for option in PEER_OPTIONS}, {"HOSTNAME": name})
+    environ = plain_environ({option.variable for option in OPTIONS}, {"HOSTNAME": name})
     return await children.start(name, [*PEER, "--config.file", str(path)], environ)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from exporters import catalog, options, settings, targets
-from exporters.settings import load_peer
+from exporters import catalog, options, targets
+from exporters.peer.settings import OPTIONS, load_peer
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -19,7 +19,7 @@ MODULES = [path for package in ("exporters", "alerts", "lab") for path in sorted
 
 
 def test_the_readmes_table_of_options_is_the_table_of_options() -> None:
-    assert options.markdown(settings.PEER_OPTIONS) in README
+    assert options.markdown(OPTIONS) in README
 
 
 def example() -> str:

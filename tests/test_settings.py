@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporters.settings import PEER_OPTIONS, BadInput, PeerSettings, Stream, Tls, at_start, fits, load_peer
+from exporters.peer.settings import OPTIONS, PEER, PeerSettings, load_peer
+from exporters.settings import BadInput, Stream, Tls, at_start, fits
 
 ALONE = {"HOSTNAME": "own", "PEERS": "other"}
 
@@ -62,10 +63,13 @@ targets:
   tls: {server_name: shop.example, insecure_skip_verify: true}
   node: n1
   zone: z1
+  url_path: /app/ping
 """
     tls = Tls(server_name="shop.example", verify=False)
     assert load(file, folder=tmp_path).streams == tuple(
-        Stream("here", "shop", "route", "http", family, "shop.example", 443, 1.0, 0.1, 2.0, tls, "n1", "z1")
+        Stream(
+            "here", "shop", "route", "http", family, "shop.example", 443, 1.0, 0.1, 2.0, tls, "n1", "z1", "/app/ping"
+        )
         for family in (4, 6)
     )
 
@@ -94,6 +98,32 @@ def test_flags_win_over_environment_over_file(tmp_path: Path) -> None:
     settings = load(file, ["--zone", "g", "--peers=g"], environ, tmp_path)
     assert (settings.node, settings.zone, settings.log_level) == ("e", "g", "warn")
     assert [(stream.target, stream.interval) for stream in settings.streams] == [("g", 0.5), ("g", 1.0), ("g", 2.0)]
+
+
+def test_a_file_of_variables_stands_between_environment_and_configuration_file(tmp_path: Path) -> None:
+    (tmp_path / "config.env").write_text("export PEERS='f'\nHTTP_INTERVAL=2 # slowly\nWS_INTERVAL=2\nNODE_NAME=n\n")
+    file = "defaults: {interval: {http: 3}}\npeers: [g]\n"
+    flag = f"--env-file={tmp_path / 'config.env'}"
+    settings = load(file, [flag], {"HOSTNAME": "own", "WS_INTERVAL": "1", "PEERS": ""}, tmp_path)
+    assert [(stream.target, stream.interval) for stream in settings.streams] == [("f", 2.0), ("f", 0.1), ("f", 1.0)]
+    assert settings.source == "n"
+
+
+def test_what_a_file_of_variables_gets_wrong_is_told_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "config.env").write_text("\nPEERS=a,a\nHTTP_INTERVALS=1\nWS_INTERVAL=fast\nMAX_HISTORY='1\n")
+    with pytest.raises(BadInput) as caught:
+        load_peer([f"--env-file={tmp_path / 'config.env'}"], {"HOSTNAME": "own"})
+    assert sorted(str(caught.value).replace(f"{tmp_path}/", "").splitlines()) == [
+        "config.env:2: PEERS: duplicate name: a",
+        "config.env:3: HTTP_INTERVALS: unknown variable, did you mean HTTP_INTERVAL?",
+        "config.env:4: WS_INTERVAL: not a number: 'fast'",
+        "config.env:5: MAX_HISTORY: the quote is never closed",
+    ]
+
+
+def test_a_file_of_variables_that_is_not_there_is_told() -> None:
+    with pytest.raises(BadInput, match=r"^--env-file: cannot read /no/such: No such file or directory$"):
+        load_peer(["--env-file=/no/such"], ALONE)
 
 
 def test_what_a_target_says_for_itself_wins_over_what_is_said_for_all(tmp_path: Path) -> None:
@@ -200,6 +230,9 @@ BAD_TARGETS = [
     ("{name: t, tls: {verify: false}}", "tls.verify: unknown key"),
     ("{name: t, tls: yes please}", "tls: a mapping is wanted here"),
     ("{name: t, port: 80}", "port: unknown key"),
+    ("{name: t, url_path: ping}", "url_path: want the path of a URL, such as /ping, without query: 'ping'"),
+    ("{name: t, url_path: '/a?b=1'}", "url_path: want the path of a URL"),
+    ("{name: t, url_path: '/a b'}", "url_path: want the path of a URL"),
     ("{name: t, node: 7}", "node: Input should be a valid string"),
     ("t", "a mapping is wanted here"),
 ]
@@ -233,7 +266,7 @@ def test_a_bad_target_is_told_with_its_line_and_key(target: str, expected: str, 
             "peer.yaml:1: defaults.prompt: must be above 0 and",
         ),
         ("targets: []\n", "targets: nothing to probe: name peers in PEERS, --peers or the file's `targets:`"),
-        ("peers: [own]\n", "targets: nothing to probe: only we ourselves (own) are named, name others in PEERS"),
+        ("peers: [own]\n", "targets: nothing to probe: only we ourselves (own) are named; name peers in PEERS"),
         ("x-mine: {anything: goes}\n", "targets: nothing to probe: name peers"),
         ("web: {token_file: gone}\npeers: [a]\n", "peer.yaml:1: web.token_file: cannot read gone: No such file"),
         ("targets: [", "peer.yaml:2: "),
@@ -291,7 +324,11 @@ def test_a_bad_file_is_told_with_line_and_key(file: str, expected: str, tmp_path
         ([], {**ALONE, "RECONNECT_DELAY": "x"}, "RECONNECT_DELAY: not a number: 'x'"),
         ([], {**ALONE, "MAX_HISTORY": "2.5"}, "MAX_HISTORY: want a whole number from 1 to 999999: '2.5'"),
         ([], {}, "targets: nothing to probe: name peers in PEERS, --peers or the file's `targets:`"),
-        ([], {"HOSTNAME": "a", "PEERS": "a"}, "targets: nothing to probe: only we ourselves (a) are named"),
+        (
+            [],
+            {"HOSTNAME": "a", "PEERS": "a"},
+            "targets: nothing to probe: only we ourselves (a) are named; name peers in PEERS",
+        ),
     ],
 )
 def test_a_bad_flag_or_variable_is_named(argv: list[str], environ: dict[str, str], expected: str) -> None:
@@ -428,8 +465,8 @@ def test_times_are_either_refused_or_in_order(every: float, wait: float) -> None
 
 
 @given(
-    st.lists(st.one_of(st.text(), st.sampled_from([option.flag for option in PEER_OPTIONS])), max_size=4),
-    st.dictionaries(st.sampled_from([option.variable for option in PEER_OPTIONS]), st.text()),
+    st.lists(st.one_of(st.text(), st.sampled_from([option.flag for option in OPTIONS])), max_size=4),
+    st.dictionaries(st.sampled_from([option.variable for option in OPTIONS]), st.text()),
 )
 def test_whatever_is_given_is_settings_or_problems_never_a_crash(argv: list[str], environ: dict[str, str]) -> None:
     assert outcome(argv, environ)
@@ -437,7 +474,7 @@ def test_whatever_is_given_is_settings_or_problems_never_a_crash(argv: list[str]
 
 def start(argv: list[str], environ: Mapping[str, str]) -> tuple[PeerSettings | int, str, str]:
     out, err = io.StringIO(), io.StringIO()
-    return at_start(argv, environ, out, err), out.getvalue(), err.getvalue()
+    return at_start(PEER, argv, environ, out, err), out.getvalue(), err.getvalue()
 
 
 def test_config_check_says_ok_and_starts_nothing() -> None:
@@ -453,9 +490,7 @@ def test_config_check_tells_all_problems_and_exits_2() -> None:
 def test_help_names_every_option() -> None:
     code, out, _ = start(["--help"], {})
     assert code == 0
-    assert all(
-        text in out for option in PEER_OPTIONS for text in (option.flag, option.variable, option.key, option.help)
-    )
+    assert all(text in out for option in OPTIONS for text in (option.flag, option.variable, option.key, option.help))
 
 
 def test_a_good_start_hands_out_the_settings() -> None:

@@ -19,9 +19,10 @@ from exporters.echo.servers import MAX_CONNECTIONS, TcpServing, serve_http, serv
 from exporters.exposition import Exposition, Info, make_registry
 from exporters.identity import Identity, identify
 from exporters.listening import ListenError
+from exporters.peer.settings import PEER, PeerSettings
 from exporters.probing.engine import Engine
 from exporters.probing.record import Record
-from exporters.settings import PeerSettings, at_start
+from exporters.settings import at_start
 from exporters.web import Serving, make_app, serve
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
 
     Returns 2 for a bad configuration, 0 when nothing was to be started.
     """
-    settings = at_start(argv, os.environ, sys.stdout, sys.stderr)
+    settings = at_start(PEER, argv, os.environ, sys.stdout, sys.stderr)
     if isinstance(settings, int):
         return settings
     logs.set_up(settings.log_level, settings.log_format)
