@@ -385,14 +385,17 @@ def _kind(run: Run) -> tuple[Ledger, bool]:
     return ("peer" if run.first_fresh == "peer" and together and not alone else "path"), False
 
 
-def _thaw(run: Run) -> float | None:
-    """When late answers of two connections were released together, if they were: the end is right there.
+def _thaw(run: Run, *, frozen: bool) -> float | None:
+    """When late answers were released, if they were: the end is right there.
 
-    Unless there was proof of life before: then something else held them up.
+    Of a frozen peer the first is one, otherwise two connections must be answered together. After the first proof of
+    life there is none: then something else held them up.
     """
     assert run.end_latest is not None
     latest = run.end_latest + THAW
     late = sorted((each.e, each.conn) for each in run.late if run.end_earliest < each.e <= latest)
+    if frozen:
+        return late[0][0] if late else None
     return next((e for (e, conn), (after, other) in pairwise(late) if after - e <= THAW and conn != other), None)
 
 
@@ -404,7 +407,7 @@ def _finish(run: Run, interval: float, latency: float) -> Finished:
     run.start_latest = min(run.start_latest, run.end_earliest) if run.start_latest == NEVER else run.start_latest
     lower = max(0.0, run.end_earliest - run.start_latest)
     upper = run.end_latest - run.start_earliest
-    thaw = _thaw(run)
+    thaw = _thaw(run, frozen=ledger == "peer")
     end = (run.end_earliest + run.end_latest) / 2 if thaw is None else thaw
     whole = round((run.last_point - run.first_point) / interval) + 1 == run.points
     if ledger == "flow":
