@@ -363,9 +363,13 @@ def test_rule_11_a_thaw_after_the_first_proof_of_life_is_not_the_end() -> None:
     assert event.estimate == pytest.approx(3 * T)
 
 
-def test_rule_11_one_late_answer_alone_is_no_sharp_end() -> None:
-    event = told(http("..f..", thaw=0.27)).only.event
-    assert event.estimate == pytest.approx(T)
+def test_rule_11_one_late_answer_is_the_end_of_a_freeze_and_of_nothing_else() -> None:
+    frozen = told(http("..f..", thaw=0.27)).only.event
+    assert frozen.kind == "frozen"
+    assert frozen.estimate == pytest.approx(0.27 - 0.15)
+    rescued = told([*http("..x"), late(0.2, 0.27, 2), up(0.3)]).only.event
+    assert rescued.kind == "blip"
+    assert rescued.estimate == pytest.approx(T)
 
 
 def test_rule_11_skipped_points_take_the_middles() -> None:
