@@ -264,7 +264,8 @@ def test_a_bug_in_a_collector_ends_it_too(start: Start) -> None:
 
 def test_a_server_gone_deaf_ends_it(start: Start) -> None:
     deaf = (
-        "import socket, exporters.peer.command as command; command.LOOK_AFTER_LISTENERS_EVERY = 0.05\n"
+        "import socket, exporters.process as process, exporters.peer.command as command\n"
+        "process.LOOK_AFTER_LISTENERS_EVERY = 0.05\n"
         "tell = command._tell\n"
         "def then(serving, settings):\n"
         "    tell(serving, settings)\n"

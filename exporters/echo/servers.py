@@ -6,27 +6,28 @@
 """
 
 import asyncio
-import json
+import resource
 import ssl
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import cast
 
 from aiohttp import WSMsgType, hdrs, web
 
-from exporters.echo.wire import MAX_SIZE, Replies, client_address, iso, read_ask
+from exporters.api import Book, add_book, number
+from exporters.echo.wire import MAX_SIZE, Replies, client_address, read_ask
 from exporters.identity import Identity
 from exporters.listening import Door, Listening, accept, listen
+from exporters.process import Server
+from exporters.targets import Protocol
+from exporters.times import iso
 from exporters.web import Serving, new_app, require_token, serve
 
 IDLE_SECONDS = 60.0
 MAX_CONNECTIONS = 4096
 MESSAGES_PER_TURN = 32  # then the other connections have theirs
-ITEMS_PER_TURN = 50
 BYTES_PER_TURN = MAX_SIZE  # of answers, which can be a thousand times as long as their requests
-MAX_ITEMS = 1000
-JOURNAL_HEADER = "Ovnwatch-Journal"
 
 
 # --- tcp
@@ -214,20 +215,9 @@ async def _converse(ws: web.WebSocketResponse, replies: Replies, address: str) -
 # --- http
 
 
-class Book(Protocol):
-    """What the http server tells of the measurements; exporters.probing.record.Record has it."""
-
-    journal_id: str
-
-    def status(self) -> list[dict[str, Any]]: ...
-    def connections(self) -> dict[str, dict[str, Any]]: ...
-    def history(self, since: int = 0, limit: int = 200) -> list[dict[str, Any]]: ...
-    def clear(self, now: float) -> None: ...
-
-
 async def serve_http(
     identity: Identity,
-    book: Book,
+    book: Book | None,
     host: str,
     port: int,
     *,
@@ -236,7 +226,7 @@ async def serve_http(
     tls: ssl.SSLContext | None = None,
     max_connections: int = MAX_CONNECTIONS,
 ) -> Serving:
-    """Serve /ping, and what this peer measured: /status, /history, POST /admin/clear_history. Raises ListenError."""
+    """Serve /ping, and what is in the book: /status, /history, POST /admin/clear_history. Raises ListenError."""
     replies = Replies(identity)
 
     async def ping(request: web.Request) -> web.Response:
@@ -245,54 +235,44 @@ async def serve_http(
         body = replies.body(size, address, time.time(), time.monotonic())
         return web.Response(body=body, content_type="application/json")
 
-    async def status(_: web.Request) -> web.Response:
-        head = {
-            "self": identity.pod,
-            "timestamp": iso(time.time()),
-            **{key: getattr(identity, key) for key in ("source", "node", "zone", "instance", "boot_id", "version")},
-            "journal": book.journal_id,
-            "connections": book.connections(),
-        }
-        return await _json(book, head, "streams", book.status())
-
-    async def history(request: web.Request) -> web.Response:
-        if "since" not in request.query:
-            return await _json(book, None, "", reversed(book.history(0, max_history)))
-        since = number(request, "since", 0, 10**18 - 1)
-        items = book.history(since, min(number(request, "limit", 200, 10**18 - 1, least=1), MAX_ITEMS))
-        newest = max((item["seq"] for item in items), default=since)
-        return await _json(book, {"journal": book.journal_id, "next": newest}, "items", items)
-
     async def clear_history(request: web.Request) -> web.Response:
         require_token(request, token)
         now = time.time()
-        book.clear(now)
+        if book is not None:
+            book.clear(now)
         return web.json_response({"ok": True, "pod": identity.pod, "ts": iso(now)})
 
     app = new_app()
     app.router.add_get("/ping", ping)
-    app.router.add_get("/status", status)
-    app.router.add_get("/history", history)
-    app.router.add_post("/admin/clear_history", clear_history)
+    if book is not None:
+        add_book(app, identity, book, max_history)
+        app.router.add_post("/admin/clear_history", clear_history)
     return await serve(app, host, port, tls=tls, max_connections=max_connections, name="http")
 
 
-def number(request: web.Request, name: str, default: int, most: int, *, least: int = 0) -> int:
-    """Return a whole number from the query. Raises 400 that names the parameter."""
-    text = request.query.get(name, str(default))
-    if text.isascii() and text.isdigit() and len(text) <= 18 and least <= int(text) <= most:
-        return int(text)
-    error = json.dumps({"error": f"{name}: want a whole number from {least} to {most}, not {text[:40]!r}"})
-    raise web.HTTPBadRequest(text=error, content_type="application/json")
+async def serve_echoes(
+    serving: list[Server],
+    identity: Identity,
+    listen: Mapping[Protocol, tuple[str, int]],
+    *,
+    book: Book | None = None,
+    token: str | None = None,
+    max_history: int = 200,
+) -> None:
+    """Start the servers of `listen`, protocol to (host, port), adding each to `serving`. Raises ListenError."""
+    room = max_connections()
+    if "tcp" in listen:
+        serving.append(await serve_tcp(identity, *listen["tcp"], max_connections=room))
+    if "ws" in listen:
+        serving.append(await serve_ws(identity, *listen["ws"], max_connections=room))
+    if "http" in listen:
+        serving.append(
+            await serve_http(
+                identity, book, *listen["http"], token=token, max_history=max_history, max_connections=room
+            )
+        )
 
 
-async def _json(book: Book, head: dict[str, Any] | None, key: str, items: Iterable[Any]) -> web.Response:
-    """Answer `items` under `key` beside `head`, or as a bare list."""
-    array: list[str] = []
-    for item in items:
-        array.append(json.dumps(item))
-        if len(array) % ITEMS_PER_TURN == 0:
-            await asyncio.sleep(0)
-    text = f"[{','.join(array)}]" if head is None else f'{json.dumps(head)[:-1]}, "{key}": [{",".join(array)}]}}'
-    headers = {JOURNAL_HEADER: book.journal_id, hdrs.CACHE_CONTROL: "no-store"}
-    return web.Response(body=text.encode(), content_type="application/json", headers=headers)
+def max_connections() -> int:
+    """Return how many connections a server may have open: the probes need most of the descriptors."""
+    return min(MAX_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8)

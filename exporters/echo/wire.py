@@ -11,10 +11,10 @@ HTTP carries the reply's keys as JSON, with `status` and `ts`, which an earlier 
 import ipaddress
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from exporters.identity import Identity
+from exporters.times import iso
 
 PREFIX = b"ovnwatch/1 "
 MAX_SIZE = 64 * 1024  # of a line, a message or a body, its end included
@@ -80,8 +80,3 @@ def client_address(peername: Any) -> str:
         return ""
     address = ipaddress.ip_address(peername[0].partition("%")[0])
     return str(getattr(address, "ipv4_mapped", None) or address)
-
-
-def iso(wall: float) -> str:
-    """Return wall seconds as ISO 8601 with microseconds and UTC's offset."""
-    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="microseconds")

@@ -1,0 +1,109 @@
+"""An exporter as a process: it runs on one loop until a signal or a bug ends it, and is gone within seconds."""
+
+import asyncio
+import logging
+import os
+import platform
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Never, Protocol
+
+import uvloop
+
+from exporters import catalog
+from exporters.exposition import Info
+from exporters.identity import Identity
+from exporters.listening import ListenError, Listening
+
+log = logging.getLogger(__name__)
+
+STOP_SECONDS = 4.0  # of the five that we promise
+LOOK_AFTER_LISTENERS_EVERY = 5.0
+
+
+class Server(Protocol):
+    """What is served on one port."""
+
+    @property
+    def listening(self) -> Listening: ...
+
+    @property
+    def port(self) -> int: ...
+
+    async def close(self) -> None: ...
+
+
+class End:
+    """Why we end: a signal, or the first bug met."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.event = asyncio.Event()
+        self.bug: BaseException | None = None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.event.set)
+        loop.set_exception_handler(self._unexpected)
+
+    def _unexpected(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        bug = context.get("exception")
+        if bug is None or self.bug is not None:
+            log.error("%s", context["message"], exc_info=bug)
+            return
+        self.bug = bug
+        self.event.set()
+
+    def asked(self) -> bool:
+        return self.event.is_set()
+
+    async def come(self) -> None:
+        """Wait for the end. Raises the bug, if it is one."""
+        await self.event.wait()
+        self.check()
+
+    def check(self) -> None:
+        if self.bug is not None:
+            raise self.bug
+
+
+def run(command: str, work: Callable[[End], Coroutine[Any, Any, None]]) -> Never:
+    """Do the work of `ovnwatch COMMAND`, then end the process with 0; with 1 for a port in use or a bug."""
+    code = 0
+    try:
+        uvloop.new_event_loop().run_until_complete(_with_end(work))
+    except ListenError as error:
+        print(f"ovnwatch {command}: {error}", file=sys.stderr)
+        code = 1
+    except Exception:  # noqa: BLE001 - this is the crash: nothing goes on after it
+        traceback.print_exc()
+        code = 1
+    # Python's own way out waits for name lookups that are under way: half a minute where no resolver answers.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+async def _with_end(work: Callable[[End], Coroutine[Any, Any, None]]) -> None:
+    end = End(asyncio.get_running_loop())
+    await work(end)
+    end.check()
+
+
+def build_info(identity: Identity) -> Info:
+    """Return the metric that says what is running."""
+    metric = catalog.load().metric("ovnwatch_build_info")
+    values = {
+        "source": identity.source,
+        "version": identity.version,
+        "revision": os.environ.get("OVNWATCH_REVISION", ""),  # set by the image's build
+        "pythonversion": platform.python_version(),
+    }
+    return Info(metric.name, metric.help, {label: values[label] for label in metric.labels})
+
+
+def look_after(loop: asyncio.AbstractEventLoop, serving: Sequence[Server]) -> None:
+    """End the process when a server has gone deaf: others would measure an outage that is none of the network's."""
+    for each in serving:
+        if not each.listening.alive():
+            raise RuntimeError(f"the {each.listening.door.name} server stopped listening on port {each.port}")
+    loop.call_later(LOOK_AFTER_LISTENERS_EVERY, look_after, loop, serving)
