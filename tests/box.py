@@ -14,7 +14,7 @@ from exporters.probing.engine import Engine
 from exporters.probing.record import Record, Stats
 from exporters.settings import Stream
 
-PATIENCE = 20.0  # seconds; only something broken needs them
+PATIENCE = 60.0  # seconds; only something broken needs them
 OURSELVES = identify("here", "node-here", "zone-here")
 
 Result = TypeVar("Result")

