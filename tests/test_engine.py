@@ -16,8 +16,8 @@ import uvloop
 from box import OURSELVES, failures, only, probing, run, stream, successes, until
 from servers import healthy, misbehaving, refusing
 
-from exporters.probing import engine as engines
-from exporters.probing.engine import Engine, client_context, is_literal
+from exporters.probing.engine import Engine, client_context
+from exporters.probing.names import is_literal
 from exporters.probing.record import Record
 from exporters.settings import SPARE_DESCRIPTORS, Tls
 
@@ -51,9 +51,9 @@ def names(answers: dict[str, str | type[Exception] | None]) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody wants to wait for the resolver's usual times."""
-    monkeypatch.setattr(engines, "RESOLVE_AGAIN", 0.05)
-    monkeypatch.setattr(engines, "RESOLVE_EVERY", 0.05)
-    monkeypatch.setattr(engines, "RESOLVE_TIMEOUT", 0.3)
+    monkeypatch.setattr("exporters.probing.names.AGAIN", 0.05)
+    monkeypatch.setattr("exporters.probing.names.EVERY", 0.05)
+    monkeypatch.setattr("exporters.probing.names.PATIENCE", 0.3)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_name_that_does_not_resolve_is_unknown_until_it_does(
 
 
 def test_a_name_still_being_looked_up_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "RESOLVE_TIMEOUT", 60.0)
+    monkeypatch.setattr("exporters.probing.names.PATIENCE", 60.0)
 
     async def scenario() -> None:
         with names({"peer.example": None}):
@@ -202,7 +202,7 @@ def test_stop_in_the_middle_of_everything() -> None:
                 streams = [
                     stream(sock.getsockname()[1], "ws"),
                     stream(server.port, "tcp"),
-                    stream(1, host="peer.example"),
+                    stream(1, host="peer.example", target="elsewhere"),
                     stream(plain.port, "http", tls=Tls(verify=False)),
                 ]
                 async with probing(*streams) as record:
@@ -220,7 +220,7 @@ def test_stop_while_a_look_up_is_just_ending(passes: int) -> None:
         async def getaddrinfo(*_: Any, **__: Any) -> Any:
             return await asyncio.shield(found)
 
-        loop.getaddrinfo = getaddrinfo  # type: ignore[assignment, method-assign]
+        loop.getaddrinfo = getaddrinfo  # type: ignore[method-assign]
         async with probing(stream(1, host="peer.example")):
             await asyncio.sleep(0.05)
             found.set_result([(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))])

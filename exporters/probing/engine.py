@@ -1,18 +1,17 @@
-"""All streams of one exporter on one loop: the tick that walks the wheel, names to addresses, descriptors to spend."""
+"""All streams of one exporter on one loop: the tick that walks the wheel, and the descriptors they may spend."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import ipaddress
-import socket
+import logging
 import ssl
 from collections.abc import Sequence
 from time import monotonic
-from typing import Any
 
 from exporters.identity import Identity
 from exporters.probing.connection import Poller
+from exporters.probing.names import Names
 from exporters.probing.protocols import Hello
 from exporters.probing.record import Record
 from exporters.probing.schedule import SLOT, Wheel
@@ -21,9 +20,7 @@ from exporters.probing.stream import Link, Stream
 from exporters.settings import SOFT_LIMIT, SPARE_DESCRIPTORS, Tls
 from exporters.settings import Stream as Spec
 
-RESOLVE_EVERY = 30.0  # seconds; faster while a name does not resolve or its target is down
-RESOLVE_AGAIN = 2.0
-RESOLVE_TIMEOUT = 5.0
+log = logging.getLogger(__name__)
 
 
 class Engine:
@@ -45,65 +42,80 @@ class Engine:
         self.stalls = Stalls(now)
         self._number = 0
         self._limit = descriptors - SPARE_DESCRIPTORS
-        # What may not be taken by optional connections: each stream's own, and one probe more.
-        self._floor = min(2 * len(streams), self._limit // 2)
         self._waiting: dict[Link, Stream] = {}  # in the order in which they began to wait
         self._timer: asyncio.TimerHandle | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        contexts: dict[Tls, ssl.SSLContext] = {}
-        self._streams = []
-        for spec in streams:
-            if spec.tls is not None and spec.tls not in contexts:
-                contexts[spec.tls] = client_context(spec.tls)
-            hello = Hello(
-                source=spec.source,
-                instance=identity.instance,
-                host=spec.host,
-                port=spec.port,
-                tls=spec.tls is not None,
-                agent=f"ovnwatch/{identity.version}",
-            )
-            tls = contexts[spec.tls] if spec.tls is not None else None
-            self._streams.append(Stream(spec, hello, tls, self, record.stats[spec.key]))
+        self._names = Names(loop, _raise_bug)
+        self._identity = identity
+        self._contexts: dict[Tls, ssl.SSLContext] = {}
+        self._streams = {spec.key: self._stream(spec) for spec in streams}
+        self._floor = self._least()
+
+    def _stream(self, spec: Spec) -> Stream:
+        if spec.tls is not None and spec.tls not in self._contexts:
+            self._contexts[spec.tls] = client_context(spec.tls)
+        hello = Hello(
+            source=spec.source,
+            instance=self._identity.instance,
+            host=spec.host,
+            port=spec.port,
+            tls=spec.tls is not None,
+            url_path=spec.url_path,
+            agent=f"ovnwatch/{self._identity.version}",
+        )
+        tls = self._contexts[spec.tls] if spec.tls is not None else None
+        return Stream(spec, hello, tls, self, self._record.stats[spec.key])
 
     def start(self) -> None:
-        """Begin probing; names are looked up in the background from now on."""
-        by_name: dict[tuple[str, int], list[Stream]] = {}
-        for stream in self._streams:
-            spec = stream.spec
-            if is_literal(spec.host):
-                stream.address = (spec.host, spec.port)
-            else:
-                by_name.setdefault((spec.host, spec.family), []).append(stream)
-        for (host, family), streams in by_name.items():
-            task = self._loop.create_task(self._resolve(host, family, streams))
-            self._tasks.add(task)
-            task.add_done_callback(self._watch)
+        """Begin probing; names are looked up in the background."""
+        for stream in self._streams.values():
+            self._names.add(stream)
         # What lives as long as we do need not be walked again by every full collection, each a stall of its own.
         gc.collect()
         gc.freeze()
         now = monotonic()
         self.stalls.tick(now)
         self.stalls = Stalls(now)
-        for stream in self._streams:
+        for stream in self._streams.values():
             stream.start(now)
         self._arm()
+
+    def update(self, streams: Sequence[Spec]) -> None:
+        """Probe these from now on: a stream that is as it was goes on unbroken, one that is not starts anew."""
+        wanted = {spec.key: spec for spec in streams}
+        for key, stream in list(self._streams.items()):
+            if wanted.get(key) != stream.spec:
+                self._end(stream)
+        now = monotonic()
+        for key, spec in wanted.items():
+            if key not in self._streams:
+                self._record.add(spec)
+                stream = self._streams[key] = self._stream(spec)
+                self._names.add(stream)
+                stream.start(now)
+        self._floor = self._least()
+
+    def address(self, host: str, family: int) -> str | None:
+        """The last good address of a name that is probed, or of a literal; None if there is none."""
+        return self._names.address(host, family)
 
     async def stop(self) -> None:
         """End all probing; what is undecided becomes unknown."""
         if self._timer is not None:
             self._timer.cancel()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for stream in self._streams:
+        await self._names.close()
+        for stream in self._streams.values():
             stream.stop()
         self.poller.close()
 
-    def _watch(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            raise error  # a bug of ours: the loop's exception handler ends the process
+    def _end(self, stream: Stream) -> None:
+        stream.stop()
+        self._names.remove(stream)
+        del self._streams[stream.spec.key]
+        self._record.remove(stream.spec.key)
+
+    def _least(self) -> int:
+        """Descriptors no optional connection may take: each stream's own, and one probe more."""
+        return min(2 * len(self._streams), self._limit // 2)
 
     # -- the tick
 
@@ -145,42 +157,13 @@ class Engine:
             self._waiting = {each: owner for each, owner in self._waiting.items() if each.conn.open}
 
     def met_itself(self, stream: Stream) -> None:
-        stream.stop()
-        self._streams.remove(stream)
-        self._record.remove(stream.spec.key)
-
-    # -- names
-
-    async def _resolve(self, host: str, family: int, streams: list[Stream]) -> None:
-        """Keep the addresses of one name current. The last good one is used while the name does not resolve."""
-        while True:
-            cause = ""
-            try:
-                async with asyncio.timeout(RESOLVE_TIMEOUT):  # wait_for may swallow a cancellation (Python 3.11)
-                    address = await self._lookup(host, family)
-            except TimeoutError:
-                cause = "dns_timeout"
-            except (OSError, UnicodeError):
-                cause = "dns_error"
-            for stream in streams:
-                stream.resolve_cause = cause
-                if not cause:
-                    stream.address = (address[0], stream.spec.port, *address[2:])
-            calm = not cause and all(stream.stats.now_state == "up" for stream in streams)
-            await asyncio.sleep(RESOLVE_EVERY if calm else RESOLVE_AGAIN)
-
-    async def _lookup(self, host: str, family: int) -> tuple[Any, ...]:
-        kind = socket.AF_INET6 if family == 6 else socket.AF_INET
-        found = await self._loop.getaddrinfo(host, None, family=kind, type=socket.SOCK_STREAM)
-        return found[0][4]
+        log.warning("%s is this very process, and probed no longer", stream.spec.key)
+        self._end(stream)
 
 
-def is_literal(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+def _raise_bug(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        raise error  # a bug of ours: the loop's exception handler ends the process
 
 
 def client_context(tls: Tls) -> ssl.SSLContext:

@@ -268,14 +268,11 @@ class Book:
 
     def open_event(self, now: float) -> Event | None:
         """The open event as it stands at `now` (end_latest None, upper and estimate still growing), if there is one."""
-        run = self._run
-        if run is None:
-            return None
-        lower = max(0.0, run.end_earliest - min(run.start_latest, run.end_earliest))
-        kind: Kind = "outage" if _is_path(run) else "frozen" if run.first_fresh == "peer" else "break"
-        upper = now - run.start_earliest
-        estimate = min(max(now - run.start(), lower), upper)
-        return _event(run, kind, (lower, estimate, upper), unconfirmed=False)
+        return None if self._run is None else _so_far(self._run, now)
+
+    def unfinished(self, now: float) -> list[Event]:
+        """What is open, and what has ended (its end_latest says when) but is not told apart yet."""
+        return [_so_far(run, now) for run in self._open_runs()]
 
     def _open_runs(self) -> Iterator[Run]:
         if self._run is not None:
@@ -351,6 +348,16 @@ class Book:
         ledger = run.point_ledger
         run.counted[ledger] = run.counted.get(ledger, 0.0) + self.interval
         return Counted(ledger, self.interval)
+
+
+def _so_far(run: Run, now: float) -> Event:
+    """A run as it stands at `now`, with the kind it looks like."""
+    lower = max(0.0, run.end_earliest - min(run.start_latest, run.end_earliest))
+    kind: Kind = "outage" if _is_path(run) else "frozen" if run.first_fresh == "peer" else "break"
+    until = now if run.end_latest is None else run.end_latest
+    upper = until - run.start_earliest
+    estimate = min(max(until - run.start(), lower), upper)
+    return _event(run, kind, (lower, estimate, upper), unconfirmed=False)
 
 
 def _is_path(run: Run) -> bool:

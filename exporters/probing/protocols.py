@@ -63,7 +63,14 @@ class Hello:
     host: str
     port: int
     tls: bool
+    url_path: str = "/ping"
     agent: str = "ovnwatch"
+
+    @property
+    def authority(self) -> str:
+        """host:port as HTTP writes it; a scheme's own port is left out, for some routers compare the letters."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
 
 
 class Exchange(Protocol):
@@ -164,9 +171,8 @@ class Ws:
 
     def __init__(self, hello: Hello) -> None:
         scheme = "wss" if hello.tls else "ws"
-        host = f"[{hello.host}]" if ":" in hello.host else hello.host
         self._hello = hello
-        self._protocol = ClientProtocol(parse_uri(f"{scheme}://{host}:{hello.port}/"), max_size=MOST)
+        self._protocol = ClientProtocol(parse_uri(f"{scheme}://{hello.authority}/"), max_size=MOST)
         self._ours = False
         self._read = 0  # since the last request
         self._message = b""  # a message of which not all fragments are here; the protocol limits its size
@@ -276,9 +282,9 @@ class Http:
 
     def heartbeat(self, seq: int, *, big: bool) -> bytes:
         self._seq = seq
-        host = f"[{self._hello.host}]" if ":" in self._hello.host else self._hello.host
+        hello = self._hello
         return (
-            f"GET /ping?size={BIG} HTTP/1.1\r\nHost: {host}:{self._hello.port}\r\nUser-Agent: {self._hello.agent}\r\n"
+            f"GET {hello.url_path}?size={BIG} HTTP/1.1\r\nHost: {hello.authority}\r\nUser-Agent: {hello.agent}\r\n"
             "Accept: */*\r\nConnection: close\r\n\r\n"
         ).encode()
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import monotonic, time
-from typing import Any
+from typing import Any, NamedTuple
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -71,6 +71,7 @@ class Stats:
     spec: Spec
     record: Record
     shape: Shape
+    serial: int  # of all streams this record ever had, which number this one is
     probes: int = 0
     outages: int = 0
     outage_seconds: float = 0.0
@@ -89,8 +90,7 @@ class Stats:
     now_state: str = "unknown"
     since: float = field(default_factory=time)  # Unix time
     peer: dict[str, str] = field(default_factory=dict)
-    open_number: int | None = None
-    open_event: Callable[[float], Event | None] = lambda _now: None
+    unfinished: Callable[[float], list[Event]] = lambda _now: []
     last_outage: Event | None = None
     last_outage_wall: tuple[float, float] = (0.0, 0.0)  # Unix time of its estimated start and end
     # Of each event that is not finished: the peer before it, and wall minus monotonic clock when it began. An event may
@@ -129,9 +129,9 @@ class Stats:
             if word == "up":
                 self.cause = ""
 
-    def opened(self, change: Opened, look: Callable[[float], Event | None]) -> None:
-        self.open_number = change.number
-        self.open_event = look
+    def opened(self, change: Opened, unfinished: Callable[[float], list[Event]]) -> None:
+        """An event began; `unfinished` tells of it, at any time, as it stands then."""
+        self.unfinished = unfinished
         self._begun[change.number] = self.peer, time() - monotonic()
         self.record.put(self, change.number, None)
 
@@ -154,8 +154,6 @@ class Stats:
             self.breaks += 1
         self.record.put(self, event.number, event, stall_overlap=stall_overlap)
         del self._begun[event.number]
-        if self.open_number == event.number:
-            self.open_number = None
 
     def _add(self, ledger: str, seconds: float) -> None:
         if ledger == "path":
@@ -167,7 +165,7 @@ class Stats:
 
     def current(self, now: float) -> Event | None:
         """The open event as it stands, if there is one."""
-        return self.open_event(now) if self.open_number is not None else None
+        return next((event for event in self.unfinished(now) if event.end_latest is None), None)
 
     def seen(self) -> bool:
         return self.now_state != "unknown"
@@ -176,18 +174,21 @@ class Stats:
         """Was a grid point decided as lately as it should have been?"""
         return bool(self.decided) and now - self.decided < 3 * self.spec.interval + 1.0
 
-    def item(self, event: Event, seq: int, *, stall_overlap: bool) -> dict[str, Any]:
-        """One entry of the history, with an earlier system's fields and ours."""
+    def item(self, event: Event, seq: int, *, state: str, stall_overlap: bool = False) -> dict[str, Any]:
+        """One entry of the history, with an earlier system's fields and ours.
+
+        state: open (until its kind is known), closed, or truncated (the stream ended before the event did).
+        """
         before, offset = self._begun[event.number]
         spec = self.spec
-        is_open = event.end_latest is None
+        is_open = state != "closed"
         begin = (event.start_earliest + event.start_latest) / 2 + offset
         end_offset = time() - monotonic()
         return {
             "seq": seq,
-            "id": f"{self.record.journal_id[:8]}-{self.record.index[spec.key]}-{event.number}",
+            "id": f"{self.record.journal_id[:8]}-{self.serial}-{event.number}",
             "kind": event.kind,
-            "state": "open" if is_open else "closed",
+            "state": state,
             "stream": spec.key,
             "name": spec.target,
             "protocol": spec.protocol.upper(),
@@ -222,6 +223,14 @@ class Stats:
         }
 
 
+class Entry(NamedTuple):
+    """A line of the history; item is None while the event is open."""
+
+    seq: int
+    stats: Stats
+    item: dict[str, Any] | None
+
+
 def iso(wall: float) -> str:
     return datetime.fromtimestamp(wall, UTC).isoformat(timespec="microseconds")
 
@@ -244,24 +253,27 @@ class Record:
         self.stall_seconds = 0.0
         self._shapes: dict[tuple[str, str], Shape] = {}
         self._seq = 0
-        self._items: OrderedDict[tuple[str, int], dict[str, Any] | None] = OrderedDict()
-        self._seqs: dict[tuple[str, int], int] = {}
+        self._items: OrderedDict[tuple[int, int], Entry] = OrderedDict()  # by stream and event
         self._cleared = 0
         self.cleared_at = 0.0
-        self.index = {spec.key: number for number, spec in enumerate(streams)}
-        self.stats = {spec.key: self._new(spec) for spec in streams}
+        self._added = 0
+        self.stats: dict[str, Stats] = {}
+        for spec in streams:
+            self.add(spec)
 
     def _histogram(self, name: str) -> Histogram:
         return Histogram(self.catalog.metric(name).buckets)
 
-    def _new(self, spec: Spec) -> Stats:
+    def add(self, spec: Spec) -> None:
+        """A stream is probed from now on; its series begin."""
+        self._added += 1
         shape = self._shapes.get((spec.path, spec.protocol))
         if shape is None:
             shape = Shape(
                 self._histogram("ovnwatch_probe_duration_seconds"), self._histogram("ovnwatch_outage_duration_seconds")
             )
             self._shapes[spec.path, spec.protocol] = shape
-        return Stats(spec, self, shape)
+        self.stats[spec.key] = Stats(spec, self, shape, self._added)
 
     def stalled(self, seconds: float) -> None:
         """We did not run for so long."""
@@ -269,40 +281,51 @@ class Record:
         self.gaps["stall"] += seconds
 
     def remove(self, key: str) -> None:
-        """A stream is probed no longer; its series end. What it saw stays in the history."""
-        self.stats.pop(key, None)
+        """A stream is probed no longer; its series end. What it saw stays in the history, what is open as truncated."""
+        stats = self.stats.pop(key, None)
+        if stats is not None:
+            for event in stats.unfinished(monotonic()):
+                self.put(stats, event.number, event, state="truncated")
 
     # -- history
 
-    def put(self, stats: Stats, number: int, event: Event | None, *, stall_overlap: bool = False) -> None:
+    def put(
+        self,
+        stats: Stats,
+        number: int,
+        event: Event | None,
+        *,
+        state: str = "closed",
+        stall_overlap: bool = False,
+    ) -> None:
         """Enter an event, or what became of it; each change gets the next `seq`. None: it is open, ask the stream."""
         self._seq += 1
-        key = (stats.spec.key, number)
+        key = (stats.serial, number)
         self._items.pop(key, None)
-        self._items[key] = None if event is None else stats.item(event, self._seq, stall_overlap=stall_overlap)
-        self._seqs[key] = self._seq
+        item = stats.item(event, self._seq, state=state, stall_overlap=stall_overlap) if event is not None else None
+        self._items[key] = Entry(self._seq, stats, item)
         while len(self._items) > self.max_history:
             # What is over goes before what is open, the oldest first.
-            oldest = next((old for old, item in self._items.items() if item is not None), next(iter(self._items)))
-            del self._items[oldest], self._seqs[oldest]
+            oldest = next(
+                (old for old, entry in self._items.items() if entry.item is not None), next(iter(self._items))
+            )
+            del self._items[oldest]
 
     def history(self, since: int = 0, limit: int = 200) -> list[dict[str, Any]]:
         """Entries changed after `since`, the oldest change first, at most `limit`; open ones as they stand now."""
         now = monotonic()
         found: list[dict[str, Any]] = []
-        for key, item in self._items.items():
-            seq = self._seqs[key]
-            if seq <= since or (item is not None and seq <= self._cleared):
+        for (_, number), entry in self._items.items():
+            if entry.seq <= since or (entry.item is not None and entry.seq <= self._cleared):
                 continue
             if len(found) == limit:
                 break
-            if item is not None:
-                found.append(item)
+            if entry.item is not None:
+                found.append(entry.item)
                 continue
-            stats = self.stats.get(key[0])
-            event = stats.current(now) if stats is not None else None
-            if stats is not None and event is not None and event.number == key[1]:
-                found.append(stats.item(event, seq, stall_overlap=False))
+            stats = entry.stats
+            events = [event for event in stats.unfinished(now) if event.number == number]
+            found += [stats.item(event, entry.seq, state="open") for event in events]
         return found
 
     def clear(self, now: float) -> None:
@@ -356,7 +379,7 @@ class Record:
             "connection_breaks": stats.breaks,
             "peer_frozen_seconds": round(stats.frozen_seconds, 6),
             "peer": stats.peer,
-            "open": None if event is None else stats.item(event, 0, stall_overlap=False),
+            "open": None if event is None else stats.item(event, 0, state="open"),
         }
 
     # -- metrics

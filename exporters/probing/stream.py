@@ -354,7 +354,7 @@ class Stream:
         for change in changes:
             match change:
                 case Opened():
-                    self.stats.opened(change, self._book.open_event)
+                    self.stats.opened(change, self._book.unfinished)
                 case Counted():
                     self.stats.counted(change)
                 case Finished():
