@@ -26,7 +26,7 @@ from lab import alarms, judge, monitoring, screen, script
 from lab.children import ChildEndedError, Children
 from lab.crash import crash
 from lab.judge import Entry, Injected
-from lab.monitoring import MissingError, Notice
+from lab.monitoring import MissingError
 from lab.plant import NAMES, POLL_SECONDS, PROTOCOLS, NotReadyError, Plant, build, key, ready, until
 from lab.screen import Screen
 
@@ -97,16 +97,11 @@ async def _beside(work: Coroutine[Any, Any, bool], *others: Coroutine[Any, Any, 
 
 async def _perform(args: argparse.Namespace, programs: tuple[str, str], children: Children, show: Screen) -> bool:
     """Build it all, interrupt, judge; without --once it then goes on until cancelled."""
-
-    def told(notices: list[Notice]) -> None:
-        for line in screen.notice_lines(notices):
-            show.event(*line)
-
     limits = {name: min(each.limits.values()) for name, each in catalog.load().thresholds.items()}
     names = ", ".join(NAMES)
     show.block([f"ovnwatch demo --seed {args.seed}: peers {names} probe each other through relays", ""], "head")
     async with AsyncExitStack() as stack:
-        plant = await build(stack, children, children.folder, programs, told)
+        plant = await build(stack, children, programs)
         show.block([*plant.addresses(), ""])
 
         async def work() -> bool:
@@ -124,7 +119,7 @@ async def _perform(args: argparse.Namespace, programs: tuple[str, str], children
 
 
 async def _watch(plant: Plant, show: Screen) -> None:
-    """Follow the peers' histories and show what opens and closes."""
+    """Follow the peers' histories; show what opens and closes, and the alerts that arrive."""
     read: dict[str, tuple[str, int]] = {}  # peer -> (journal, the last number seen)
     while True:
         await asyncio.sleep(POLL_SECONDS)
@@ -138,7 +133,8 @@ async def _watch(plant: Plant, show: Screen) -> None:
             read[name] = (answer["journal"], answer["next"] if same else 0)  # another process numbers anew
             new += map(judge.entry, answer["items"] if same else ())
         plant.seen.entries |= {each.id: each for each in new}
-        for line in screen.entry_lines(new, plant.streams):
+        told, plant.seen.news = plant.seen.news, []
+        for line in [*screen.entry_lines(new, plant.streams), *screen.notice_lines(told)]:
             show.event(*line)
 
 

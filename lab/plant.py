@@ -51,9 +51,9 @@ class Peer:
 
 @dataclass(slots=True)
 class Seen:
-    """What the peers recorded and the receiver was told so far; `told` hears of each batch of notices."""
+    """What the peers recorded and the receiver was told so far; `news` is what nobody has shown yet."""
 
-    told: Callable[[list[Notice]], None]
+    news: list[Notice] = field(default_factory=list)
     entries: dict[str, Entry] = field(default_factory=dict)
     fired: dict[Alarm, list[float]] = field(default_factory=dict)  # monotonic seconds of arrival
     over: set[Alarm] = field(default_factory=set)
@@ -65,7 +65,7 @@ class Seen:
                 self.fired.setdefault(alarm, []).append(each.arrived)
             else:
                 self.over.add(alarm)
-        self.told(notices)
+        self.news += notices
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +124,9 @@ def _environ(**add: str) -> dict[str, str]:
     return plain_environ({option.variable for option in OPTIONS}, add)
 
 
-async def build(
-    stack: AsyncExitStack, children: Children, folder: Path, programs: tuple[str, str], told: Callable[..., None]
-) -> Plant:
+async def build(stack: AsyncExitStack, children: Children, programs: tuple[str, str]) -> Plant:
     """Start it all; sockets and servers of our own end with `stack`."""
+    folder = children.folder
 
     def port() -> int:
         holder: socket.socket = stack.enter_context(contextlib.closing(hold_port()))
@@ -144,11 +143,11 @@ async def build(
     )
     streams = {stream.key: stream for peer in peers.values() for stream in _configure(peer, at)}
     session = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)))
-    plant = Plant(children, session, relays, peers, streams, port(), port(), Seen(told))
+    plant = Plant(children, session, relays, peers, streams, port(), port(), Seen())
     receiver = await _receive(stack, plant.seen)
     for peer in peers.values():
         await plant.start_peer(peer)
-    await _start_monitoring(plant, folder, programs, receiver)
+    await _start_monitoring(plant, programs, receiver)
     return plant
 
 
@@ -185,7 +184,8 @@ async def _receive(stack: AsyncExitStack, seen: Seen) -> int:
     return int(listener.getsockname()[1])
 
 
-async def _start_monitoring(plant: Plant, folder: Path, programs: tuple[str, str], receiver: int) -> None:
+async def _start_monitoring(plant: Plant, programs: tuple[str, str], receiver: int) -> None:
+    folder = plant.children.folder
     if rules.main(["--output-dir", str(folder / "rules")]):
         raise NotReadyError("the rules could not be written")
     scraped = [peer.ports["web"] for peer in plant.peers.values()]

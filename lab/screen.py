@@ -89,7 +89,7 @@ def notice_lines(told: Sequence[Notice]) -> list[tuple[str, str, str]]:
 
 # --- at the end
 
-HEAD = "  # injected                   true s  proto  seen held   lower estimate   upper   width   error  delay"
+HEAD = "  # injected                true s  proto  seen held   lower estimate   upper   width   error  delay"
 
 
 def table(rows: Sequence[Row]) -> list[str]:
@@ -99,7 +99,7 @@ def table(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         first = row.number != number
         number = row.number
-        head = f"{row.number:>3} {row.title:<25}" if first else " " * 29
+        head = f"{row.number:>3} {row.title:<22}" if first else " " * 26
         lines.append(f"{head} {_true(row):>7}  {row.protocol:<5} {_seen(row):>5} {_measured(row)}")
     return [
         *lines,
