@@ -77,6 +77,8 @@ class Names:
             while True:
                 # One look-up at a time: a hanging one holds a thread, and asking again would hold another.
                 if look_up is None or waits == GIVE_UP:
+                    if look_up is not None:
+                        look_up.cancel()  # or its error, when it comes at last, would be a bug nobody caught
                     waits = 0
                     asked = self._loop.getaddrinfo(host, None, family=kind, type=socket.SOCK_STREAM)
                     look_up = asyncio.ensure_future(asked)
