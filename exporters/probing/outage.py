@@ -268,15 +268,17 @@ class Book:
 
     def open_event(self, now: float) -> Event | None:
         """The open event as it stands at `now` (end_latest None, upper and estimate still growing), if there is one."""
-        return None if self._run is None else _so_far(self._run, now)
+        run = self._run
+        return None if run is None else _so_far(run, now)
 
     def unfinished(self, now: float) -> list[Event]:
         """What is open, and what has ended (its end_latest says when) but is not told apart yet."""
         return [_so_far(run, now) for run in self._open_runs()]
 
     def _open_runs(self) -> Iterator[Run]:
-        if self._run is not None:
-            yield self._run
+        run = self._run  # once: a scrape looks from another thread, and finds either none or a whole one
+        if run is not None:
+            yield run
         yield from self._settling
 
     def _up(self, up: Up, latency: float) -> None:
@@ -310,14 +312,13 @@ class Book:
         if not self._seen:
             return
         begin = down.f if isinstance(down, Closed) else down.s
-        run = self._run
-        if run is None:
-            self._numbers += 1
-            run = Run(self._numbers, now, max(self._good, self._last_down), begin)
-            self._run = run
-            yield Opened(run.number, now)
+        run = self._run or Run(self._numbers + 1, now, max(self._good, self._last_down), begin)
         run.end_earliest = max(run.end_earliest, begin)
         run.causes[down.cause] += 1
+        if self._run is None:
+            self._numbers = run.number
+            self._run = run
+            yield Opened(run.number, now)
         if isinstance(down, Closed):
             run.flow_closed = True
             if run.first == begin and down.sharp:
