@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import gc
 import resource
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +143,55 @@ def test_a_name_is_looked_up_in_the_family_asked_for() -> None:
     run(scenario())
 
 
+def test_a_look_up_given_up_that_fails_later_is_nobodys_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exporters.probing.names.PATIENCE", 0.02)
+    monkeypatch.setattr("exporters.probing.names.AGAIN", 0.01)
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        asked: list[float] = []
+
+        async def getaddrinfo(*_: Any, **__: Any) -> Any:
+            asked.append(loop.time())
+            await asyncio.sleep(0.5)
+            raise socket.gaierror
+
+        loop.getaddrinfo = getaddrinfo  # type: ignore[method-assign]
+        async with probing(stream(1, host="peer.example")) as record:
+            await until(lambda: len(asked) >= 3)
+            await asyncio.sleep(0.6)
+            assert "dns_timeout" in failures(only(record))
+            gc.collect()
+
+    run(scenario())
+
+
+def test_streams_share_the_look_ups_of_a_name() -> None:
+    async def scenario() -> None:
+        server = await healthy("tcp")
+        loop = asyncio.get_running_loop()
+        under_way = 0
+
+        async def getaddrinfo(*_: Any, **__: Any) -> Any:
+            nonlocal under_way
+            under_way += 1
+            assert under_way == 1
+            await asyncio.sleep(0.1)
+            under_way -= 1
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
+
+        loop.getaddrinfo = getaddrinfo  # type: ignore[method-assign]
+        streams = [stream(server.port, host="peer.example", path=str(n), prompt=UNHURRIED) for n in range(5)]
+        async with probing(*streams) as record:
+            await until(lambda: all(each.now_state == "up" for each in record.stats.values()))
+            assert record.engine.address("peer.example", 4) == "127.0.0.1"
+            assert record.engine.address("peer.example", 6) is record.engine.address("another.example", 4) is None
+            assert record.engine.address("::1", 6) == "::1"
+        await server.close()
+
+    run(scenario())
+
+
 def test_literal_addresses_are_not_looked_up() -> None:
     assert all(is_literal(host) for host in ("127.0.0.1", "::1", "fe80::1%eth0"))
     assert not any(is_literal(host) for host in ("localhost", "1.2.3", "peer.example", "1.2.3.4.example"))
@@ -207,6 +258,54 @@ def test_stop_in_the_middle_of_everything() -> None:
                 ]
                 async with probing(*streams) as record:
                     await until(lambda: any(each.breaks for each in record.stats.values()))
+
+    run(scenario())
+
+
+def test_update_leaves_alone_what_stays_and_begins_and_ends_the_rest() -> None:
+    async def scenario() -> None:
+        async with misbehaving("tcp", servers.good) as server, misbehaving("tcp", servers.good) as other:
+            stays = stream(server.port, target="stays", prompt=UNHURRIED)
+            goes = stream(other.port, target="goes", prompt=UNHURRIED)
+            changes = stream(other.port, target="changes", prompt=UNHURRIED)
+            named = stream(other.port, target="named", host="localhost", prompt=UNHURRIED)
+            async with probing(stays, goes, changes, named) as record:
+                await until(lambda: all(each.now_state == "up" for each in record.stats.values()))
+                was = record.stats[stays.key]
+                changed = replace(changes, interval=0.2)
+                new = stream(other.port, target="new", host="localhost", prompt=UNHURRIED)
+                record.engine.update([stays, changed, new])
+                assert record.stats.keys() == {stays.key, changes.key, new.key}
+                assert record.stats[stays.key] is was
+                assert record.stats[changes.key].probes == 0
+                before = was.probes
+                await until(lambda: was.probes >= before + 5 and successes(record.stats[new.key]) >= 5)
+                await until(lambda: record.stats[changes.key].now_state == "up")
+                assert len(record.engine.poller) == 3
+                assert server.connections == 1  # still the first
+                assert record.history() == []
+                record.engine.update([])
+                assert (record.status(), len(record.engine.poller)) == ([], 0)
+                record.engine.update([stays])
+                await until(lambda: record.stats[stays.key].now_state == "up")
+
+    run(scenario())
+
+
+def test_an_event_that_is_open_when_its_stream_goes_stays_as_truncated() -> None:
+    async def scenario() -> None:
+        server = await healthy("tcp")
+        spec = stream(server.port, prompt=UNHURRIED)
+        async with probing(spec) as record:
+            await until(lambda: only(record).now_state == "up")
+            await server.close()
+            await until(lambda: only(record).now_state == "down")
+            seq = record.history()[-1]["seq"]
+            record.engine.update([])
+            (item,) = record.history(since=seq)
+            assert (item["state"], item["end_time"]) == ("truncated", None)
+            await asyncio.sleep(1.0)
+            assert record.history() == [item]
 
     run(scenario())
 

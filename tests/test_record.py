@@ -2,6 +2,8 @@
 
 import json
 import subprocess
+import sys
+import threading
 from dataclasses import replace
 from time import monotonic, time
 from typing import Any
@@ -14,7 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from exporters import catalog
-from exporters.probing.outage import Counted, Event, Finished, Ledger, Opened
+from exporters.probing.outage import NEVER, Book, Counted, Down, Event, Finished, Ledger, Opened, Up
 from exporters.probing.protocols import CAUSES, PROTOCOLS
 from exporters.probing.record import GAPS, PER_STREAM, SKIPPED, UNKNOWN, Histogram, Record, Stats
 from exporters.settings import Stream
@@ -467,6 +469,36 @@ def test_histograms_count_each_value_once(values: list[float], bounds: list[floa
 
 def test_per_stream_metrics_are_in_the_catalogue() -> None:
     assert PER_STREAM.keys() <= catalog.load().metrics.keys()
+
+
+def test_a_scrape_may_come_from_another_thread_at_any_moment() -> None:
+    made = record()
+    stats = the_stream(made)
+    book = Book(0.1)
+    stats.opened(Opened(1, 0.0), book.unfinished)
+    done = threading.Event()
+    trouble: list[BaseException] = []
+
+    def scrape() -> None:
+        try:
+            while not done.is_set():
+                list(made.collect())
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is what the test looks for
+            trouble.append(error)
+
+    thread = threading.Thread(target=scrape)
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        thread.start()
+        for now in range(1, 3000):
+            book.add(Up(now, now + 0.001, 1), now + 0.001, NEVER, 0.02)
+            book.add(Down(now + 0.1, now + 0.12, "path", "refused", True, 2), now + 0.12, NEVER, 0.02)
+    finally:
+        done.set()
+        thread.join()
+        sys.setswitchinterval(usual)
+    assert trouble == []
 
 
 @pytest.mark.system("promtool")
