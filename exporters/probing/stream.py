@@ -82,7 +82,10 @@ class Stream:
         self.resolve_cause = ""
         self.stopped = False
         self._hello = hello
-        self._tls = (tls, spec.tls.server_name or spec.host) if tls is not None and spec.tls is not None else None
+        self._tls: tuple[ssl.SSLContext, str] | None = None
+        if tls is not None and spec.tls is not None:
+            # A name's last dot keeps the resolver from trying suffixes; no certificate has it.
+            self._tls = tls, (spec.tls.server_name or spec.host).removesuffix(".")
         self._shared = shared
         self._speech = PROTOCOLS[spec.protocol]
         self._book = Book(spec.interval)
