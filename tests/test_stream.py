@@ -273,6 +273,25 @@ def test_own_servers_over_both_families_with_tls_and_without(certificates: Certi
     run(scenario())
 
 
+@pytest.mark.parametrize(
+    ("host", "server_name"),
+    [("localhost.", None), ("localhost", None), ("127.0.0.1", "localhost."), ("::1", "localhost")],
+)
+def test_certificates_are_checked_against_the_name_as_it_is_written_in_them(
+    certificates: Certificates, host: str, server_name: str | None
+) -> None:
+    async def scenario() -> None:
+        family, where = (6, "::1") if ":" in host else (4, "127.0.0.1")
+        server = await healthy("http", host=where, tls=certificates.server())
+        tls = certificates.client(server_name=server_name)
+        async with probing(stream(server.port, "http", host=host, family=family, tls=tls, prompt=UNHURRIED)) as record:
+            await until(lambda: sum(failures(only(record)).values()) + successes(only(record)) >= 3)
+            assert failures(only(record)) == {}
+        await server.close()
+
+    run(scenario())
+
+
 def test_a_late_answer_does_not_undo_the_failure() -> None:
     async def scenario() -> None:
         async with misbehaving("http", late(0.5)) as server:
