@@ -275,7 +275,7 @@ def test_own_servers_over_both_families_with_tls_and_without(certificates: Certi
 
 @pytest.mark.parametrize(
     ("host", "server_name"),
-    [("localhost.", None), ("localhost", None), ("127.0.0.1", "localhost."), ("::1", "localhost")],
+    [("localhost", None), ("127.0.0.1", "localhost."), ("::1", "localhost")],
 )
 def test_certificates_are_checked_against_the_name_as_it_is_written_in_them(
     certificates: Certificates, host: str, server_name: str | None
