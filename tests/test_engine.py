@@ -362,7 +362,7 @@ def test_connections_that_only_wait_for_late_answers_go_first() -> None:
     async def scenario() -> None:
         most = 40
         async with misbehaving("tcp", servers.silent) as server:
-            streams = [stream(server.port, path=str(number), interval=0.2) for number in range(10)]
+            streams = [stream(server.port, path=str(number)) for number in range(10)]
             async with probing(*streams, descriptors=SPARE_DESCRIPTORS + most) as record:
                 everyone = list(record.stats.values())
 
@@ -370,7 +370,7 @@ def test_connections_that_only_wait_for_late_answers_go_first() -> None:
                     assert len(record.engine.poller) <= most
                     return sum(sum(failures(each).values()) for each in everyone)
 
-                await until(lambda: failed() > 5 * most)  # patience alone would hold 15 a stream
+                await until(lambda: failed() > 5 * most)  # patience alone would hold 30 a stream
                 assert all(failures(each).keys() <= {"connect_timeout", "response_timeout"} for each in everyone)
 
     run(scenario())
