@@ -7,7 +7,7 @@
 3. A stream has one entry for an interruption, and none besides.
 4. A break is over for a stream as soon as its new connection works, so only its start is compared.
 5. A machine that holds up relays or peers interrupts too (held.py): what that explains is listed, and is no fault. An
-   interruption that ran into such a hold-up may have another kind, and ends when the hold-up did.
+   interruption that ran into such a hold-up, or thawed slowly, may have another kind, and ends when that did.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,6 +22,7 @@ from lab.held import Held, Span, drawn_out, explain, on_way, within
 PERSISTENT = ("tcp", "ws")  # they keep a connection that can break
 KINDS: dict[Expectation, tuple[str, ...]] = {"path": ("outage", "blip"), "frozen": ("frozen",), "break": ("break",)}
 WIDTH_SLACK = 0.05  # seconds beside two intervals that bounds may be apart, in the median
+SLOW_END = 0.3  # seconds: a thaw that did not come in one go cannot be told from an outage's end
 FAR = 1.5  # times the promised width: what a busy machine does not explain
 
 
@@ -81,7 +82,7 @@ class Row(NamedTuple):
     title: str
     expectation: Expectation
     protocol: str
-    true: float  # the middle of what is known of it
+    true: float  # at least, in the median of the streams
     streams: int
     must: int
     seen: int
@@ -91,7 +92,7 @@ class Row(NamedTuple):
     estimate: float
     upper: float
     width: float
-    error: float | None  # None for a break, whose length is the stream's own
+    error: float | None  # of the estimate, from the nearest true length; None for a break, which is the stream's own
     delay: float
 
 
@@ -205,13 +206,15 @@ def _case(injected: Injected, stream: Stream, entries: Sequence[Entry], spans: S
     """What a stream recorded of an interruption: the entry that fits best, if not all are a busy machine's."""
     made = injected.truths[stream.key]
     truth = drawn_out(made, stream, spans)
+    slow = injected.expectation == "frozen" and made[1].after - made[1].before > SLOW_END
+    disturbed = truth != made or slow
     found = [
-        Case(injected, stream, truth, truth != made, each)
+        Case(injected, stream, truth, disturbed, each)
         for each in entries
         if each.stream == stream.key and _touches(each, made)
     ]
     own = [case for case in found if not case.faults() or not _explained(case.entry, stream, spans)]
-    nothing = Case(injected, stream, truth, truth != made, None)
+    nothing = Case(injected, stream, truth, disturbed, None)
     return min(own, key=lambda case: (len(case.faults()), -case.length()), default=nothing)
 
 
@@ -274,28 +277,27 @@ def _rows(cases: Sequence[Case]) -> Iterator[Row]:
 
 def _row(cases: Sequence[Case]) -> Row:
     injected = cases[0].injected
-    seen = [(case.entry, _middle(injected.truths[case.stream.key]), case) for case in cases if case.entry is not None]
+    seen = [(case.entry, case) for case in cases if case.entry is not None]
+    errors = [_error(each.estimate, case.truth) for each, case in seen]
     return Row(
         number=injected.number,
         title=injected.title,
         expectation=injected.expectation,
         protocol=cases[0].stream.protocol,
-        true=median(_middle(injected.truths[case.stream.key]) for case in cases),
+        true=median(shortest(injected.truths[case.stream.key]) for case in cases),
         streams=len(cases),
         must=sum(case.must() for case in cases),
         seen=len(seen),
-        held=sum(not case.faults() for _, _, case in seen),
+        held=sum(not case.faults() for _, case in seen),
         disturbed=any(case.disturbed for case in cases),
-        lower=min((each.lower for each, _, _ in seen), default=0.0),
-        estimate=median([each.estimate for each, _, _ in seen] or [0.0]),
-        upper=max((each.upper for each, _, _ in seen), default=0.0),
-        width=max((each.upper - each.lower for each, _, _ in seen), default=0.0),
-        error=None
-        if injected.expectation == "break"
-        else max((each.estimate - true for each, true, _ in seen), key=abs, default=0.0),
-        delay=max((each.detected - case.truth[0].before for each, _, case in seen), default=0.0),
+        lower=min((each.lower for each, _ in seen), default=0.0),
+        estimate=median([each.estimate for each, _ in seen] or [0.0]),
+        upper=max((each.upper for each, _ in seen), default=0.0),
+        width=max((each.upper - each.lower for each, _ in seen), default=0.0),
+        error=None if injected.expectation == "break" else max(errors, key=abs, default=0.0),
+        delay=max((each.detected - case.truth[0].before for each, case in seen), default=0.0),
     )
 
 
-def _middle(truth: Truth) -> float:
-    return (shortest(truth) + longest(truth)) / 2
+def _error(estimate: float, truth: Truth) -> float:
+    return estimate - min(max(estimate, shortest(truth)), longest(truth))

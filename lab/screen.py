@@ -104,9 +104,9 @@ def table(rows: Sequence[Row]) -> list[str]:
     return [
         *lines,
         "",
-        "Seconds; of the streams of one protocol the least lower, median estimate, greatest upper bound, and",
-        "the greatest width, error (estimate less truth) and delay until noticed. seen: of the streams hit;",
-        "* need not be seen by these: shorter than their probes' interval, or they keep no connection.",
+        "Seconds. true: at least. Of the streams of one protocol: least lower, median estimate, greatest",
+        "upper bound, width, delay until noticed, and error (of the estimate, to the nearest true length).",
+        "seen: of the streams hit; * not all of them had to: shorter than an interval, or no connection kept.",
         "+ relay or peer did not run for a moment just before or after, which made it longer than meant.",
     ]
 

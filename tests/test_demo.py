@@ -127,7 +127,7 @@ def test_what_was_measured_rightly_holds_and_stands_in_a_row_for_each_protocol()
     ]
     row = verdict.rows[1]
     assert (row.lower, row.upper, row.width) == pytest.approx((0.9, 1.1, 0.2))
-    assert (row.true, row.error) == pytest.approx((1.0, 0.0))
+    assert (row.true, row.error) == pytest.approx((0.999, 0.0))
     assert row.delay == pytest.approx(0.06)
 
 
@@ -227,6 +227,13 @@ def test_a_hold_up_right_after_draws_an_interruption_out() -> None:
     verdict = judged([made("frozen", TCP)], late, busy={"b": [(101.05, 101.31)]})
     assert not verdict.wrong
     assert verdict.rows[0].disturbed
+
+
+def test_a_slow_thaw_may_look_like_the_end_of_an_outage_and_a_quick_one_not() -> None:
+    seen = entry(TCP, "outage")
+    for lasted, reasons in ((0.1, 1), (0.5, 0)):
+        thawed = (Bracket(100.0, 100.001), Bracket(101.0, 101.0 + lasted))
+        assert len(judged([Injected(1, "b frozen", "frozen", {TCP: thawed})], seen).wrong) == reasons
 
 
 def test_hold_ups_that_a_probe_fits_between_leave_the_truth_alone() -> None:
