@@ -10,12 +10,13 @@ import math
 import os
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 from faults import Prober, Row, Table, any_of, carry_out, judge, plan
 
 from exporters.calibrate.faults import FAULTS
+from exporters.calibrate.injection import Bracket
 from exporters.calibrate.namespaces import Lane, lanes
 from exporters.settings import Stream
 from exporters.targets import PORTS, Protocol
@@ -23,6 +24,9 @@ from exporters.targets import PORTS, Protocol
 INJECTIONS = int(os.environ.get("OVNWATCH_INJECTIONS", "20"))  # of each fault
 LANES = 10
 TIMES = {"http": (0.5, 0.15), "tcp": (0.1, 0.06), "ws": (0.1, 0.06)}  # T and R of a peer
+SHARP = 0.05  # seconds an edge of the truth may be uncertain
+AFTERMATH = 1.0  # seconds after an interruption in which a busy server still makes it look longer
+ASKED = 0.75  # of the injections, so many at least must be worth judging
 RETRANSMITTED = 0.3  # seconds after which a lost heartbeat has been sent again, and lost again if the flow is gone
 PEER = [sys.executable, "-m", "tests.echo_peer"]
 
@@ -31,7 +35,7 @@ pytestmark = [pytest.mark.needs_root, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def table() -> Table:
-    """All faults, injected on all lanes and judged."""
+    """All faults, injected on all lanes and judged; only where the truth is known well enough to judge by."""
     total = Table((), ())
     repeats = math.ceil(INJECTIONS / LANES)
     with lanes("owfaults", LANES) as all_lanes:
@@ -49,12 +53,14 @@ def table() -> Table:
         for (streams, running), done in zip(probers, carry_out(plans, limit=60 * repeats * len(FAULTS)), strict=True):
             lines = running.finish()
             stalls = [(each["begin"], each["end"]) for each in lines if each["kind"] == "stall"]
-            total += judge(done.injections, lines, [each.key for each in streams], done.voids).where(
-                lambda row, stalls=stalls: row.seen or not hidden(row, stalls)  # type: ignore[misc]
-            )
+            judged = judge(done.injections, lines, [each.key for each in streams], done.voids)
+            clear = [row for row in judged.rows if known(row, done.voids) and (row.seen or not hidden(row, stalls))]
             print(
-                f"{len(done.injections)} injected, prober stalled {sum(e - b for b, e in stalls):.3f} s", *done.reasons
+                f"{len(done.injections)} injected, {len(judged.rows) - len(clear)} of {len(judged.rows)} rows set aside,",
+                f"prober stalled {sum(end - begin for begin, end in stalls):.3f} s",
+                *done.reasons,
             )
+            total += replace(judged, rows=tuple(clear))
     print(total)
     return total
 
@@ -67,6 +73,13 @@ def stream(lane: Lane, protocol: Protocol, family: int) -> Stream:
 
 def prober(streams: list[Stream]) -> list[str]:
     return [sys.executable, "-m", "tests.prober", json.dumps([asdict(each) for each in streams])]
+
+
+def known(row: Row, voids: list[Bracket]) -> bool:
+    """Is the truth sharp, and was the server never kept from running meanwhile, which is an interruption too?"""
+    start, end = row.injection.start, row.injection.end
+    sharp = max(start.after - start.before, end.after - end.before) <= SHARP
+    return sharp and not any(void.after > start.before and void.before < end.after + AFTERMATH for void in voids)
 
 
 def hidden(row: Row, stalls: list[tuple[float, float]]) -> bool:
@@ -86,7 +99,7 @@ def must_be_seen(row: Row) -> bool:
 @pytest.mark.parametrize("kind", FAULTS)
 def test_every_interruption_long_enough_is_seen_in_its_own_book(table: Table, kind: str, protocol: str) -> None:
     rows = [row for row in table.rows if row.injection.kind == kind and row.protocol == protocol]
-    assert len(rows) >= INJECTIONS, "too few injections took effect"
+    assert len(rows) >= ASKED * INJECTIONS, "the machine was too busy, or too few injections took effect"
     assert [row for row in rows if must_be_seen(row) and not row.seen] == []
 
 
