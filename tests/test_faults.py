@@ -56,7 +56,7 @@ def table() -> Table:
             judged = judge(done.injections, lines, [each.key for each in streams], done.voids)
             clear = [row for row in judged.rows if known(row, done.voids) and (row.seen or not hidden(row, stalls))]
             print(
-                f"{len(done.injections)} injected, {len(judged.rows) - len(clear)} of {len(judged.rows)} rows set aside,",
+                f"{len(done.injections)} injected, {len(clear)} of {len(judged.rows)} rows are worth judging,",
                 f"prober stalled {sum(end - begin for begin, end in stalls):.3f} s",
                 *done.reasons,
             )
