@@ -83,6 +83,30 @@ def run(command: str, work: Callable[[End], Coroutine[Any, Any, None]]) -> Never
     os._exit(code)
 
 
+class Tasks:
+    """Work that goes on beside other work; a bug in it ends the process."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and (bug := task.exception()) is not None:
+            raise bug  # reaches the loop's exception handler
+
+    async def close(self) -> None:
+        """Cancel what still runs."""
+        running = list(self._running)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
 async def _with_end(work: Callable[[End], Coroutine[Any, Any, None]]) -> None:
     end = End(asyncio.get_running_loop())
     await work(end)

@@ -9,119 +9,53 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from running import ANY_PORT, CODE, LISTEN, Exporter, clean, flags, killed_at_the_end, wait_for
 
 from exporters import logs
 
-RUN = "import sys; from exporters.cli import main; sys.exit(main(['peer', *sys.argv[1:]]))"
-LISTEN = ("--listen.http", "--listen.tcp", "--listen.ws", "--web.listen-address")
 PROTOCOLS = ("http", "tcp", "ws")
 
 
-class Peer:
-    """A running peer; `ports` by server, as its log tells them."""
-
-    def __init__(self, log: Path, *argv: str, code: str = RUN, **variables: str) -> None:
-        self.log = log
-        with log.open("wb") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", code, *argv],
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                env={**clean(os.environ), **variables},
-            )
-
-    def said(self) -> str:
-        return self.log.read_text()
-
-    @property
-    def ports(self) -> dict[str, int]:
-        return {name: int(port) for name, port in re.findall(r'msg="(\w+) is served on port (\d+)"', self.said())}
-
-    def get(self, path: str, server: str = "web", method: str = "GET", token: str = "") -> tuple[int, str]:
-        headers = {"Authorization": f"Bearer {token}"}
-        url = f"http://127.0.0.1:{self.ports[server]}{path}"
-        try:
-            with urllib.request.urlopen(
-                urllib.request.Request(url, method=method, headers=headers), timeout=30
-            ) as page:
-                return page.status, page.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
-
-    def ready(self) -> bool:
-        assert self.process.poll() is None, self.said()
-        return "web" in self.ports and self.get("/-/ready")[0] == 200
-
-    def end(self, how: int = signal.SIGTERM) -> int:
-        self.process.send_signal(how)
-        return self.process.wait(15)
-
-
-def clean(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment without what a peer would take settings from."""
-    ours = re.compile(r"OVNWATCH_|NODE_NAME|PEERS|HOSTNAME|.*_(INTERVAL|TIMEOUT)|MAX_HISTORY|RECONNECT_DELAY")
-    return {name: value for name, value in environ.items() if not ours.match(name)}
-
-
-def wait_for(what: Callable[[], bool]) -> None:
-    for _ in range(600):
-        if what():
-            return
-        time.sleep(0.05)
-    pytest.fail("it did not happen")
-
-
-Start = Callable[..., Peer]
+Start = Callable[..., Exporter]
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
     """Start a peer called `source` that probes `ports` of 127.0.0.1, and wait until it is ready."""
-    peers: list[Peer] = []
+    with killed_at_the_end() as peers:
 
-    def begin(
-        source: str = "a",
-        target: str = "b",
-        ports: Mapping[str, int] | None = None,
-        flags: Mapping[str, str] | None = None,
-        code: str = RUN,
-        wait: bool = True,
-        **variables: str,
-    ) -> Peer:
-        entry = {"name": target, "host": "127.0.0.1", "path": "pod", "ports": dict(ports or {"tcp": 1})}
-        config = tmp_path / f"{source}.yaml"
-        config.write_text(json.dumps({"targets": [entry]}))
-        given = {
-            "--config.file": str(config),
-            "--source": source,
-            **dict.fromkeys(LISTEN, "127.0.0.1:0"),
-            **(flags or {}),
-        }
-        argv = (f"{flag}={value}" for flag, value in given.items())
-        peers.append(Peer(tmp_path / f"{source}.log", *argv, code=code, **variables))
-        if wait:
-            wait_for(peers[-1].ready)
-        return peers[-1]
+        def begin(
+            source: str = "a",
+            target: str = "b",
+            ports: Mapping[str, int] | None = None,
+            given: Mapping[str, str] | None = None,
+            code: str = CODE,
+            wait: bool = True,
+            **variables: str,
+        ) -> Exporter:
+            entry = {"name": target, "host": "127.0.0.1", "path": "pod", "ports": dict(ports or {"tcp": 1})}
+            config = tmp_path / f"{source}.yaml"
+            config.write_text(json.dumps({"targets": [entry]}))
+            argv = flags({"--config.file": str(config), "--source": source, **ANY_PORT, **(given or {})})
+            peers.append(Exporter(tmp_path / f"{source}.log", "peer", *argv, code=code, **variables))
+            if wait:
+                wait_for(peers[-1].ready)
+            return peers[-1]
 
-    yield begin
-    for peer in peers:
-        peer.process.kill()
-        peer.process.wait()
+        yield begin
 
 
 # --- starting
 
 
 def test_a_bad_configuration_is_2_with_every_problem(tmp_path: Path) -> None:
-    peer = Peer(tmp_path / "log", "--listen.http=nowhere", "--log.level=loud", "--source=a", "--peers=b")
+    peer = Exporter(tmp_path / "log", "peer", "--listen.http=nowhere", "--log.level=loud", "--source=a", "--peers=b")
     assert peer.process.wait(30) == 2
     assert sorted(line.split(":")[0] for line in peer.said().splitlines()) == ["--listen.http", "--log.level"]
 
@@ -132,7 +66,7 @@ def test_a_port_in_use_is_1_with_one_line(start: Start, flag: str) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        peer = start(flags={flag: f"127.0.0.1:{port}", "--log.level": "error"}, wait=False)
+        peer = start(given={flag: f"127.0.0.1:{port}", "--log.level": "error"}, wait=False)
         assert peer.process.wait(30) == 1
     assert peer.said() == (
         f"ovnwatch peer: cannot listen on 127.0.0.1:{port}: port {port} is in use by another process\n"
@@ -141,7 +75,7 @@ def test_a_port_in_use_is_1_with_one_line(start: Start, flag: str) -> None:
 
 def test_it_takes_all_descriptors_it_may_have(start: Start) -> None:
     lower = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (200, 900)); "
-    peer = start(code=lower + RUN)
+    peer = start(code=lower + CODE)
     limits = Path(f"/proc/{peer.process.pid}/limits").read_text()
     assert re.search(r"Max open files +900 +900 ", limits)
 
@@ -149,13 +83,13 @@ def test_it_takes_all_descriptors_it_may_have(start: Start) -> None:
 # --- serving
 
 
-def words(peer: Peer, target: str) -> set[str]:
+def words(peer: Exporter, target: str) -> set[str]:
     """What /status says of a target's three protocols."""
     view = json.loads(peer.get("/status", "http")[1])["connections"][target]
     return {view[name] for name in PROTOCOLS}
 
 
-def history(peer: Peer) -> list[dict[str, Any]]:
+def history(peer: Exporter) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = json.loads(peer.get("/history", "http")[1])
     return items
 
@@ -180,7 +114,7 @@ def test_a_peer_that_dies_is_an_outage_until_another_takes_its_place(start: Star
     wait_for(lambda: words(two, "one") == {"disconnected"})
     assert "open" in {item["state"] for item in history(two)}
 
-    start("again", "two", flags={f"--listen.{name}": f"127.0.0.1:{port}" for name, port in ports.items()})
+    start("again", "two", given={f"--listen.{name}": f"127.0.0.1:{port}" for name, port in ports.items()})
     wait_for(lambda: words(two, "one") == {"connected"})
     wait_for(lambda: {item["protocol"] for item in history(two) if item["state"] == "closed"} == {"HTTP", "TCP", "WS"})
     items = history(two)
@@ -204,16 +138,36 @@ def test_metrics_and_pages(start: Start) -> None:
     assert "ovnwatch peer one" in peer.get("/")[1]
     assert peer.get("/metrics", "http")[0] == 404
     assert peer.get("/status")[0] == 404
-    assert peer.get("/-/reload", method="POST")[0] == 404
+    assert peer.get("/-/reload", method="POST")[0] == 403
 
 
 def test_a_metrics_path_of_ones_own_and_a_log_in_json(start: Start) -> None:
-    peer = start(flags={"--web.telemetry-path": "/own"})
+    peer = start(given={"--web.telemetry-path": "/own"})
     assert peer.get("/own")[0] == 200
-    logged = start("j", flags={"--log.format": "json"}, wait=False)
+    logged = start("j", given={"--log.format": "json"}, wait=False)
     wait_for(lambda: "probes" in logged.said())
     lines = [json.loads(line) for line in logged.said().splitlines()]
     assert {"time", "level", "logger", "msg"} == set(lines[0])
+
+
+def targets(peer: Exporter) -> set[str]:
+    return set(json.loads(peer.get("/status", "http")[1])["connections"])
+
+
+def test_a_new_configuration_is_taken_into_use_and_a_bad_one_is_not(start: Start, tmp_path: Path) -> None:
+    peer = start("a", "b", OVNWATCH_TOKEN="secret")
+    (tmp_path / "a.yaml").write_text("targets: [{name: c, host: 127.0.0.1, ports: {tcp: 1}}]")
+    peer.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: targets(peer) == {"c"})
+    (tmp_path / "a.yaml").write_text("targets: [{nam: d}]\nnode: n\n")
+    status, body = peer.get("/-/reload", method="POST", token="secret")
+    assert status == 500
+    assert "targets[0].nam: unknown key" in body
+    assert targets(peer) == {"c"}
+    metrics = peer.get("/metrics")[1]
+    assert re.search(r'^ovnwatch_config_last_reload_successful\{source="a"\} 0.0$', metrics, re.MULTILINE)
+    (tmp_path / "a.yaml").write_text("targets: [{name: d, host: 127.0.0.1, ports: {tcp: 1}}]\nnode: n\n")
+    assert peer.get("/-/reload", method="POST", token="secret") == (500, "node: changed, which needs a restart\n")
 
 
 # --- ending
@@ -242,7 +196,7 @@ def test_a_signal_ends_it_in_the_midst_of_an_outage_and_of_a_scrape(start: Start
     assert "Traceback" not in peer.said()
 
 
-BREAK = "import exporters.probing.record as record\n{}\n" + RUN
+BREAK = "import exporters.probing.record as record\n{}\n" + CODE
 
 
 def test_a_bug_ends_it_with_a_traceback_and_1(start: Start) -> None:
@@ -272,7 +226,7 @@ def test_a_server_gone_deaf_ends_it(start: Start) -> None:
         "    for sock in serving[0].listening.sockets: sock.shutdown(socket.SHUT_RDWR)\n"
         "command._tell = then\n"
     )
-    peer = start(code=deaf + RUN, wait=False)
+    peer = start(code=deaf + CODE, wait=False)
     assert peer.process.wait(30) == 1
     assert "RuntimeError: the tcp server stopped listening on port" in peer.said()
 

@@ -21,7 +21,15 @@ from exporters.probing.protocols import CAUSES, PROTOCOLS
 from exporters.probing.record import GAPS, PER_STREAM, SKIPPED, UNKNOWN, Histogram, Record, Stats
 from exporters.settings import Stream
 
-NOT_OURS = {"ovnwatch_build_info"}  # the exposition's
+NOT_OURS = {  # those of the process, of reloads, and of the bastion's pull
+    "ovnwatch_build_info",
+    "ovnwatch_config_last_reload_successful",
+    "ovnwatch_config_last_reload_success_timestamp_seconds",
+    "ovnwatch_peer_heard",
+    "ovnwatch_peer_last_heard_timestamp_seconds",
+    "ovnwatch_peer_look_failures_total",
+    "ovnwatch_clock_offset_seconds",
+}
 LEDGERS: dict[str, Ledger] = {"outage": "path", "blip": "path", "frozen": "peer", "break": "flow"}
 
 

@@ -13,7 +13,8 @@ from exporters.identity import identify
 from exporters.peer.settings import PEER, PeerSettings
 from exporters.probing.engine import Engine
 from exporters.probing.record import Record
-from exporters.process import STOP_SECONDS, End, Server, build_info, look_after, run
+from exporters.process import STOP_SECONDS, End, Server, Tasks, build_info, look_after, run
+from exporters.reloads import Reloads
 from exporters.settings import at_start
 from exporters.web import make_app, serve
 
@@ -29,23 +30,27 @@ def main(argv: Sequence[str]) -> int:
     if isinstance(settings, int):
         return settings
     logs.set_up(settings.log_level, settings.log_format)
-    return run("peer", lambda end: _run(settings, end))
+    return run("peer", lambda end: _run(settings, argv, end))
 
 
-async def _run(settings: PeerSettings, end: End) -> None:
+async def _run(settings: PeerSettings, argv: Sequence[str], end: End) -> None:
     loop = asyncio.get_running_loop()
     identity = identify(settings.source, settings.node, settings.zone)
     record = Record(settings.streams, identity, settings.max_history)
-    exposition = Exposition(make_registry(build_info(identity), record))
+    engine = Engine(settings.streams, identity, record, loop, settings.descriptors)
+    reloads = Reloads(PEER, argv, os.environ, settings, lambda new: engine.update(new.streams))
+    exposition = Exposition(make_registry(build_info(identity), record, reloads))
     serving: list[Server] = []
-    engine: Engine | None = None
+    tasks = Tasks()
+    started = False
     try:
         app = make_app(
             exposition,
             name=f"ovnwatch peer {identity.source}",
             telemetry_path=settings.telemetry_path,
-            ready=lambda: engine is not None and not end.asked(),
+            ready=lambda: started and not end.asked(),
             token=settings.token,
+            reload=reloads,
         )
         # Echoes first: other peers may be probing us already.
         await serve_echoes(
@@ -54,13 +59,14 @@ async def _run(settings: PeerSettings, end: End) -> None:
         serving.append(await serve(app, *settings.web_listen, max_connections=min(max_connections(), 512)))
         _tell(serving, settings)
         look_after(loop, serving)
-        engine = Engine(settings.streams, identity, record, loop, settings.descriptors)
         engine.start()
+        reloads.at_hangup(tasks)
+        started = True
         await end.come()
     finally:
         async with asyncio.timeout(STOP_SECONDS):
-            if engine is not None:
-                await engine.stop()
+            await tasks.close()
+            await engine.stop()
             await asyncio.gather(*(each.close() for each in serving))
         exposition.close()
 

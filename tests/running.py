@@ -1,0 +1,92 @@
+"""An exporter as a process, started as a user starts it; its ports are those its log tells."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+CODE = "import sys; from exporters.cli import main; sys.exit(main(sys.argv[1:]))"
+ECHOES = ("--listen.http", "--listen.tcp", "--listen.ws")
+LISTEN = (*ECHOES, "--web.listen-address")
+ANY_PORT = dict.fromkeys(LISTEN, "127.0.0.1:0")
+
+
+class Exporter:
+    """A running exporter; `ports` by server, as its log tells them."""
+
+    def __init__(self, log: Path, *argv: str, code: str = CODE, **variables: str) -> None:
+        self.log = log
+        with log.open("wb") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", code, *argv],
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env={**clean(os.environ), **variables},
+            )
+
+    def said(self) -> str:
+        return self.log.read_text()
+
+    @property
+    def ports(self) -> dict[str, int]:
+        return {name: int(port) for name, port in re.findall(r'msg="(\w+) is served on port (\d+)"', self.said())}
+
+    def get(self, path: str, server: str = "web", method: str = "GET", token: str = "") -> tuple[int, str]:
+        headers = {"Authorization": f"Bearer {token}"}
+        url = f"http://127.0.0.1:{self.ports[server]}{path}"
+        try:
+            with urllib.request.urlopen(
+                urllib.request.Request(url, method=method, headers=headers), timeout=30
+            ) as page:
+                return page.status, page.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def ready(self) -> bool:
+        assert self.process.poll() is None, self.said()
+        return "web" in self.ports and self.get("/-/ready")[0] == 200
+
+    def end(self, how: int = signal.SIGTERM) -> int:
+        self.process.send_signal(how)
+        return self.process.wait(15)
+
+
+@contextmanager
+def killed_at_the_end() -> Iterator[list[Exporter]]:
+    """A list of exporters, none of which survives."""
+    running: list[Exporter] = []
+    try:
+        yield running
+    finally:
+        for each in running:
+            each.process.kill()
+            each.process.wait()
+
+
+def flags(given: Mapping[str, str]) -> list[str]:
+    return [f"{flag}={value}" for flag, value in given.items()]
+
+
+def clean(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment without what an exporter would take settings from."""
+    ours = re.compile(
+        r"OVNWATCH_|NODE_NAME|(.*_)?PEERS|HOSTNAME|.*_(INTERVAL|TIMEOUT)|MAX_HISTORY|RECONNECT_DELAY|DASHBOARD_PORT"
+    )
+    return {name: value for name, value in environ.items() if not ours.match(name)}
+
+
+def wait_for(what: Callable[[], object]) -> None:
+    for _ in range(600):
+        if what():
+            return
+        time.sleep(0.05)
+    pytest.fail("it did not happen")
