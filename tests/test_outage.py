@@ -316,6 +316,8 @@ def test_rule_10_one_handshake_before_connections_fail_is_an_outage() -> None:
     verdicts = [up(0.1, 1), no_answer(0.2, 2), *(no_handshake(k * T, k) for k in range(3, 8)), late(0.2, 0.8, 2)]
     finished = told([*verdicts, up(0.9, 9)]).only
     assert (finished.event.kind, finished.ledger) == ("outage", "path")
+    syn_again = told([*verdicts, late(0.3, 0.745, 3), up(0.9, 9)]).only  # which never shook hands, so says nothing
+    assert (syn_again.event.kind, syn_again.ledger) == ("outage", "path")
 
 
 def test_rule_10_a_frozen_peer_whose_queue_is_full_is_still_frozen() -> None:
@@ -370,6 +372,20 @@ def test_rule_11_one_late_answer_is_the_end_of_a_freeze_and_of_nothing_else() ->
     rescued = told([*http("..x"), late(0.2, 0.27, 2), up(0.3)]).only.event
     assert rescued.kind == "blip"
     assert rescued.estimate == pytest.approx(T)
+
+
+def test_rule_11_two_late_answers_on_one_connection_are_no_thaw() -> None:
+    event = told([*http("..x"), late(0.2, 0.27, 2), late(0.23, 0.2701, 2), up(0.3)]).only.event
+    assert event.estimate == pytest.approx(T)
+
+
+def test_rule_11_the_estimate_stays_within_the_bounds() -> None:
+    """A point served late, and a path whose latency is T."""
+    hurried = told([up(0.05), no_handshake(0.1, 2), up(0.13, 3)]).only.event
+    assert hurried.estimate == hurried.upper == pytest.approx(0.081)
+    far = [up(0.0), *(no_handshake(s, n) for n, s in enumerate([0.1, 0.2, 0.34])), up(0.4, 4)]
+    event = told(far, latency=T).only.event
+    assert event.estimate == event.lower == pytest.approx(0.34 - 0.12)
 
 
 def test_rule_11_skipped_points_take_the_middles() -> None:
