@@ -3,7 +3,9 @@
 Examples are the same at every run. OVNWATCH_SIMULATIONS=20000 tries as many of each, other ones every time.
 """
 
+import math
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -20,7 +22,7 @@ EXAMPLES = settings(
 SLOT = 0.005  # a probe starts, and is judged, this much later at the most
 
 PATH_KINDS: tuple[Kind, ...] = ("drop", "drop_request", "drop_reply", "refuse", "kill")
-PEER_KINDS: tuple[Kind, ...] = ("frozen",)
+VISIBLE: tuple[Kind, ...] = (*PATH_KINDS, "frozen")
 RATES = ((0.1, 0.06), (0.5, 0.15), (1.0, 0.15))  # T, R
 
 
@@ -39,8 +41,28 @@ def settings_of(draw: st.DrawFn, *protocols: Protocol) -> Setting:
 
 
 LENGTHS = st.one_of(st.floats(0.02, 0.4), st.floats(0.02, 10.0))
-BEGINS = st.floats(3.0, 4.0)
-PAUSES = st.floats(0.01, 2.0)
+
+
+@st.composite
+def fault(draw: st.DrawFn, setting: Setting, kinds: Sequence[Kind], after: float = 3.0, least: float = 0.0) -> Fault:
+    """One that begins within a second after `after`, and lasts at least so long.
+
+    Every other edge is put where edges matter: within a probe's exchange, or where it is judged.
+    """
+    begin = draw(st.floats(after, after + 1.0))
+    end = begin + least + draw(LENGTHS)
+    if draw(st.booleans()):
+        begin = draw(near_a_probe(setting, begin))
+    if draw(st.booleans()):
+        end = draw(near_a_probe(setting, end))
+    return Fault(draw(st.sampled_from(kinds)), begin, max(end, begin + least + 0.02))
+
+
+@st.composite
+def near_a_probe(draw: st.DrawFn, setting: Setting, moment: float) -> float:
+    point = setting.phase + math.ceil((moment - setting.phase) / setting.interval) * setting.interval
+    judged = draw(st.sampled_from([0.0, setting.prompt]))
+    return point + judged + draw(st.floats(-SLOT, 0.7 * setting.prompt))
 
 
 def holds(event: Event, begin: float, end: float) -> bool:
@@ -74,7 +96,7 @@ def test_without_a_fault_there_is_no_event(setting: Setting) -> None:
 
 
 @EXAMPLES
-@given(settings_of(), st.sampled_from([*PATH_KINDS, "frozen"]))
+@given(settings_of(), st.sampled_from(VISIBLE))
 def test_never_reached_is_no_event(setting: Setting, kind: Kind) -> None:
     prober = simulate(setting, [Fault(kind, 0.0, 30.0)], 20.0)
     assert prober.changes == []
@@ -86,37 +108,36 @@ def test_never_reached_is_no_event(setting: Setting, kind: Kind) -> None:
 
 
 @EXAMPLES
-@given(settings_of(), st.sampled_from([*PATH_KINDS, "frozen", "full"]), BEGINS, LENGTHS)
-def test_bounds_hold_the_truth(setting: Setting, kind: Kind, begin: float, length: float) -> None:
-    prober = through(setting, Fault(kind, begin, begin + length))
-    events = [each.event for each in finished(prober, "path", "peer")]
+@given(settings_of(), st.data())
+def test_bounds_hold_the_truth(setting: Setting, data: st.DataObject) -> None:
+    only = data.draw(fault(setting, [*VISIBLE, "full"]))
+    events = [each.event for each in finished(through(setting, only), "path", "peer")]
     assert len(events) <= 1
-    assert all(holds(event, begin, begin + length) for event in events)
+    assert all(holds(event, only.begin, only.end) for event in events)
 
 
 @EXAMPLES
-@given(settings_of(), st.sampled_from(PATH_KINDS), BEGINS, LENGTHS)
-def test_a_path_down_for_t_is_seen_as_an_outage(setting: Setting, kind: Kind, begin: float, length: float) -> None:
-    prober = through(setting, Fault(kind, begin, begin + setting.interval + SLOT + length))
-    assert kinds(prober) in (["outage"], ["blip"])
+@given(settings_of(), st.data())
+def test_a_path_down_for_t_is_seen_as_an_outage(setting: Setting, data: st.DataObject) -> None:
+    only = data.draw(fault(setting, PATH_KINDS, least=setting.interval + SLOT))
+    assert kinds(through(setting, only)) in (["outage"], ["blip"])
 
 
 @EXAMPLES
-@given(settings_of(), BEGINS, LENGTHS)
-def test_a_peer_frozen_for_t_and_r_is_seen_as_frozen(setting: Setting, begin: float, length: float) -> None:
+@given(settings_of(), st.data())
+def test_a_peer_frozen_for_t_and_r_is_seen_as_frozen(setting: Setting, data: st.DataObject) -> None:
     """Where answers take longer than 10 ms a new connection that waited for the thaw may look like an ordinary one."""
-    shortest = setting.interval + setting.prompt + 2 * SLOT
-    prober = through(setting, Fault("frozen", begin, begin + shortest + length))
+    visible = setting.interval + setting.prompt + 2 * SLOT
+    only = data.draw(fault(setting, ["frozen"], least=visible))
     slow = setting.protocol != "http" and 2 * setting.latency + setting.answer > 0.010
-    assert kinds(prober) in ([["frozen"], ["blip"], ["break"]] if slow and length < 0.2 else [["frozen"]])
+    unsure = slow and only.end - only.begin < visible + 0.2
+    assert kinds(through(setting, only)) in ([["frozen"], ["blip"], ["break"]] if unsure else [["frozen"]])
 
 
 @EXAMPLES
-@given(settings_of(), BEGINS, LENGTHS)
-def test_a_frozen_peer_of_any_length_is_no_outage_unless_unconfirmed(
-    setting: Setting, begin: float, length: float
-) -> None:
-    prober = through(setting, Fault("frozen", begin, begin + length))
+@given(settings_of(), st.data())
+def test_a_frozen_peer_of_any_length_is_no_outage_unless_unconfirmed(setting: Setting, data: st.DataObject) -> None:
+    prober = through(setting, data.draw(fault(setting, ["frozen"])))
     assert all(each.event.unconfirmed for each in finished(prober, "path"))
 
 
@@ -124,63 +145,52 @@ def test_a_frozen_peer_of_any_length_is_no_outage_unless_unconfirmed(
 
 
 @EXAMPLES
-@given(settings_of("tcp", "ws"), BEGINS, LENGTHS)
-def test_established_connections_lost_are_a_break(setting: Setting, begin: float, length: float) -> None:
+@given(settings_of("tcp", "ws"), st.data())
+def test_established_connections_lost_are_a_break(setting: Setting, data: st.DataObject) -> None:
     """From T and a first retransmission on (0.35 s at T = 0.1 s); before, a break, a blip, or nothing."""
-    prober = through(setting, Fault("established", begin, begin + length))
+    only = data.draw(fault(setting, ["established"]))
+    prober = through(setting, only)
     assert set(kinds(prober)) <= {"break", "blip"}
     assert all(each.event.unconfirmed for each in finished(prober, "path"))
-    if length >= setting.interval + 0.25:
+    if only.end - only.begin >= setting.interval + 0.25:
         assert kinds(prober) == ["break"]
 
 
 @EXAMPLES
-@given(settings_of("tcp", "ws"), BEGINS)
-def test_a_reset_is_a_break_with_the_moment_of_the_reset_in_its_bounds(setting: Setting, begin: float) -> None:
-    (only,) = finished(through(setting, Fault("reset", begin, begin)))
-    assert only.event.kind == "break"
-    assert only.event.start_earliest <= begin <= only.event.start_latest
-    assert only.event.end_latest is not None
-    assert only.event.end_latest - begin <= 0.7 * setting.prompt  # the fresh connection answered
+@given(settings_of("tcp", "ws"), st.data())
+def test_a_reset_is_a_break_with_the_moment_of_the_reset_in_its_bounds(setting: Setting, data: st.DataObject) -> None:
+    only = data.draw(fault(setting, ["reset"]))
+    (event,) = (each.event for each in finished(through(setting, only)))
+    assert event.kind == "break"
+    assert event.start_earliest <= only.begin <= event.start_latest
+    assert event.end_latest is not None
+    assert event.end_latest - only.begin <= 0.7 * setting.prompt  # the fresh connection answered
 
 
 @EXAMPLES
-@given(settings_of("http"), st.sampled_from(["established", "reset"]), BEGINS, LENGTHS)
-def test_new_connections_do_not_notice_what_old_ones_suffer(
-    setting: Setting, kind: Kind, begin: float, length: float
-) -> None:
+@given(settings_of("http"), st.data())
+def test_new_connections_do_not_notice_what_old_ones_suffer(setting: Setting, data: st.DataObject) -> None:
     """Unless the fault begins in the midst of an exchange."""
-    prober = through(setting, Fault(kind, begin, begin + length))
-    point = (begin - setting.phase) % setting.interval
-    assert finished(prober) == [] or point <= 0.7 * setting.prompt + SLOT
+    only = data.draw(fault(setting, ["established", "reset"]))
+    within = (only.begin - setting.phase) % setting.interval <= 0.7 * setting.prompt + SLOT
+    assert finished(through(setting, only)) == [] or within
 
 
 # -- two faults
 
 
 @EXAMPLES
-@given(
-    settings_of(),
-    st.sampled_from([*PATH_KINDS, "frozen"]),
-    st.sampled_from([*PATH_KINDS, "frozen"]),
-    BEGINS,
-    LENGTHS,
-    PAUSES,
-    LENGTHS,
-)
-def test_two_faults_are_found_apart_or_as_one(
-    setting: Setting, first: Kind, second: Kind, begin: float, length: float, pause: float, other: float
-) -> None:
+@given(settings_of(), st.data())
+def test_two_faults_are_found_apart_or_as_one(setting: Setting, data: st.DataObject) -> None:
     """Each event begins with a fault and ends with that one or a later one; a good pause between long ones splits."""
-    one = Fault(first, begin, begin + length)
-    two = Fault(second, one.end + pause, one.end + pause + other)
-    prober = through(setting, one, two)
-    events = [each.event for each in finished(prober, "path", "peer")]
+    one = data.draw(fault(setting, VISIBLE))
+    two = data.draw(fault(setting, VISIBLE, after=one.end + data.draw(st.sampled_from([SLOT, 2 * setting.interval]))))
+    events = [each.event for each in finished(through(setting, one, two), "path", "peer")]
     for event in events:
         assert holds(event, one.begin, one.end) or holds(event, two.begin, two.end) or holds(event, one.begin, two.end)
     assert len(events) <= 2
     visible = setting.interval + setting.prompt + 2 * SLOT
-    if min(length, other) >= visible and pause >= visible:
+    if min(one.end - one.begin, two.begin - one.end, two.end - two.begin) >= visible:
         assert len(events) == 2
 
 
@@ -203,19 +213,18 @@ def naps(draw: st.DrawFn, until: float) -> list[tuple[float, float]]:
 @EXAMPLES
 @given(settings_of(), naps(8.0))
 def test_stalls_of_our_own_are_no_event(setting: Setting, sleeps: list[tuple[float, float]]) -> None:
-    prober = simulate(replace(setting, sleeps=sleeps), [], 12.0)
-    assert finished(prober) == []
+    assert finished(simulate(replace(setting, sleeps=sleeps), [], 12.0)) == []
 
 
 @EXAMPLES
-@given(settings_of(), naps(8.0), st.sampled_from([*PATH_KINDS, "frozen"]), BEGINS, LENGTHS)
+@given(settings_of(), naps(8.0), st.data())
 def test_bounds_hold_the_truth_through_stalls(
-    setting: Setting, sleeps: list[tuple[float, float]], kind: Kind, begin: float, length: float
+    setting: Setting, sleeps: list[tuple[float, float]], data: st.DataObject
 ) -> None:
-    prober = through(replace(setting, sleeps=sleeps), Fault(kind, begin, begin + length))
-    events = [each.event for each in finished(prober, "path", "peer")]
+    only = data.draw(fault(setting, VISIBLE))
+    events = [each.event for each in finished(through(replace(setting, sleeps=sleeps), only), "path", "peer")]
     assert len(events) <= 1
-    assert all(holds(event, begin, begin + length) for event in events)
+    assert all(holds(event, only.begin, only.end) for event in events)
 
 
 # -- totals
