@@ -24,7 +24,7 @@ from timelines import (
     up,
 )
 
-from exporters.probing.outage import NEVER, Book, Counted, Event, Finished, Opened
+from exporters.probing.outage import NEVER, Book, Counted, Down, Event, Finished, Late, Opened, Up
 
 R = 0.06
 
@@ -539,3 +539,14 @@ def test_a_heartbeat_lost_is_judged_when_its_connection_could_have_been_rescued(
     story = told([up(0.1), lost_heartbeat(0.2, 1), up(0.26, 2)], until=0.45)
     assert story.finished == []
     assert told([up(0.1), lost_heartbeat(0.2, 1), up(0.26, 2)], until=0.51).kinds == ["break"]
+
+
+@pytest.mark.parametrize(("resent", "kind"), [(False, "frozen"), (True, "blip")])
+def test_a_lone_probe_that_shook_hands_was_frozen_out_only_if_nothing_was_sent_again(resent: bool, kind: str) -> None:
+    """Else the path broke between the handshake and the request."""
+    book = Book(0.5)
+    book.add(Up(0.0, 0.001, 1), 0.001, NEVER, 0.02)
+    book.add(Down(0.5, 0.52, "peer", "response_timeout", True, 2), 0.65, NEVER, 0.02)
+    changes = book.add(Late(0.5, 0.91, 2, resent), 0.91, NEVER, 0.02)
+    changes += book.advance(2.0, NEVER, 0.02)
+    assert [change.event.kind for change in changes if isinstance(change, Finished)] == [kind]

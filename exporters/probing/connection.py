@@ -12,6 +12,7 @@ import errno
 import select
 import socket
 import ssl
+import sys
 from collections.abc import Callable
 from time import monotonic
 from typing import Any, Protocol
@@ -19,6 +20,7 @@ from typing import Any, Protocol
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 CHUNK = 65536
+TOTAL_RETRANS = 100  # offset in tcp_info: eight bytes, then the 24th of its 32-bit numbers
 
 # What the kernel's errors mean to a prober. What is not here is "other".
 CAUSE_OF_ERRNO = {
@@ -162,6 +164,14 @@ class Connection:
     def ready(self) -> bool:
         """Connected, and the TLS handshake done where there is one."""
         return self.connected > 0 and (self._tls is None or self._secure)
+
+    @property
+    def resent(self) -> bool:
+        """Did the kernel send anything on it again? (tcp_info of linux/tcp.h: tcpi_total_retrans.)"""
+        if self._sock is None:
+            return False
+        info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TOTAL_RETRANS + 4)
+        return int.from_bytes(info[TOTAL_RETRANS:], sys.byteorder) > 0
 
     def send(self, data: bytes) -> None:
         """Write now what the socket takes; the rest when it takes more. Nothing happens after the end."""

@@ -23,8 +23,8 @@ and proved by injecting some twenty thousand known interruptions; each says what
     If the old connection is answered by its first retransmission, it cannot be told from a path outage shorter than
     the deadline: a blip, marked unconfirmed. If it is answered even before a retransmission could leave, nothing was
     lost: the peer was slow (marked likewise); so it was, whenever, if a new connection that waited was answered with
-    it. Connections that shake hands and are all answered together are a frozen peer; where others could not even
-    shake hands, one alone was caught by a path that broke just then.
+    it. Connections that shake hands, lose nothing and are all answered together are a frozen peer; where others
+    could not even shake hands, one alone was caught by a path that broke just then.
 11. Estimate = T x failed grid points, less the ordinary latency: unbiased in total. Where a close or a thaw gives a
     sharper edge, that edge; where grid points were skipped, the middles of the two intervals.
 12. Evidence is taken in the order of its times, whatever the order it was decided in.
@@ -72,11 +72,15 @@ class Up(NamedTuple):
 
 
 class Late(NamedTuple):
-    """An answer at e, after its probe (started at s) had been judged lost."""
+    """An answer at e, after its probe (started at s) had been judged lost.
+
+    resent: the kernel had to send something on this connection again, so the path lost it.
+    """
 
     s: float
     e: float
     conn: int
+    resent: bool = False
 
 
 class Down(NamedTuple):
@@ -180,6 +184,7 @@ class Run:
     waiting: set[int] = field(default_factory=set)  # those of them that may still get one
     released: set[int] = field(default_factory=set)  # those of them that did
     late: list[Late] = field(default_factory=list)
+    resent: bool = False  # on one of these: its silence was loss, the peer's kernel was not reached
     waited: list[Up] = field(default_factory=list)  # good, but not ordinary
 
     def start(self) -> float:
@@ -298,6 +303,7 @@ class Book:
             if late.conn in run.waiting:
                 run.waiting.remove(late.conn)
                 run.released.add(late.conn)
+                run.resent = run.resent or late.resent
         run_open = self._run
         if run_open is not None and late.e > run_open.end_earliest + 2 * delta:
             self._end(run_open, late.e)
@@ -390,7 +396,8 @@ def _kind(run: Run) -> tuple[Ledger, bool]:
     answers = {late.conn: late.e for late in run.late if late.e > run.end_earliest and late.conn in held}
     together = bool(answers) and max(answers.values()) - min(answers.values()) <= TOGETHER and not run.waiting
     alone = run.unreached and len(answers) < 2
-    return ("peer" if run.first_fresh == "peer" and together and not alone else "path"), False
+    frozen = run.first_fresh == "peer" and together and not alone and not run.resent
+    return ("peer" if frozen else "path"), False
 
 
 def _thaw(run: Run, *, frozen: bool) -> float | None:

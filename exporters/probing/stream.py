@@ -237,7 +237,7 @@ class Stream:
         if not self._shared.stalls.overlap(probe.started, now):
             self._learn(round_trip, now, late=probe.decided)
         if probe.decided:
-            self._tell(Late(probe.started, now, link.conn.number), now)
+            self._tell(Late(probe.started, now, link.conn.number, link.conn.resent), now)
         else:
             self._decide(probe)
             self.stats.succeeded(now + (time() - monotonic()), round_trip, reply.info)
