@@ -1,6 +1,7 @@
 """A peer's echo servers alone, for the fault tests: http, tcp and ws on the ports of a real peer."""
 
 import asyncio
+import gc
 
 import uvloop
 
@@ -15,6 +16,7 @@ async def main() -> None:
     await serve_tcp(identity, "", PORTS["tcp"])
     await serve_ws(identity, "", PORTS["ws"])
     await serve_http(identity, Record([], identity), "", PORTS["http"])
+    gc.freeze()  # as a peer does: a full collection is a stall
     await asyncio.Event().wait()
 
 
