@@ -82,6 +82,7 @@ class Connection:
     closed: bool = False
     accepted: float = NEVER
     gone: float = NEVER
+    resent: bool = False  # did the client's kernel send anything again?
 
 
 class Clock:
@@ -116,6 +117,7 @@ class Network:
     def connect(self, prober: Prober, conn: Connection) -> None:
         latency = self._setting.latency
         for wait in SYN:
+            conn.resent = conn.resent or wait > 0
             leaves = self._clock.now + wait
             arrives = leaves + latency
             fate = self._fate(leaves, "request", NEVER)
@@ -152,6 +154,7 @@ class Network:
     def _request(self, prober: Prober, conn: Connection, probe: Probe | None, attempts: list[float]) -> None:
         latency = self._setting.latency
         for index, leaves in enumerate(attempts):
+            conn.resent = conn.resent or index > 0
             arrives = leaves + latency
             fate = self._fate(leaves, "request", conn.accepted)
             if fate == "refuse" or (fate == "pass" and arrives >= conn.gone):
@@ -164,6 +167,7 @@ class Network:
 
     def _reply(self, prober: Prober, conn: Connection, probe: Probe | None, again: list[float]) -> None:
         for wait in DATA:
+            conn.resent = conn.resent or wait > 0  # for the acknowledgement was lost with the reply
             leaves = self._clock.now + wait
             if leaves >= conn.gone:
                 return
@@ -297,7 +301,7 @@ class Prober:
         now = self.clock.now
         conn.probe = None
         if probe.decided:
-            self._tell(Late(probe.started, now, conn.number))
+            self._tell(Late(probe.started, now, conn.number, conn.resent))
         else:
             self.answers += 1
             self._decide(probe)

@@ -17,7 +17,7 @@ from exporters.probing.outage import Event
 
 SOAK = int(os.environ.get("OVNWATCH_SIMULATIONS", "0"))
 EXAMPLES = settings(
-    max_examples=SOAK or 120, derandomize=not SOAK, database=None, phases=[Phase.explicit, Phase.generate, Phase.shrink]
+    max_examples=SOAK or 100, derandomize=not SOAK, database=None, phases=[Phase.explicit, Phase.generate, Phase.shrink]
 )
 SLOT = 0.005  # a probe starts, and is judged, this much later at the most
 
@@ -121,6 +121,12 @@ def test_bounds_hold_the_truth(setting: Setting, data: st.DataObject) -> None:
 def test_a_path_down_for_t_is_seen_as_an_outage(setting: Setting, data: st.DataObject) -> None:
     only = data.draw(fault(setting, PATH_KINDS, least=setting.interval + SLOT))
     assert kinds(through(setting, only)) in (["outage"], ["blip"])
+
+
+@EXAMPLES
+@given(settings_of(), st.data())
+def test_a_broken_path_of_any_length_is_no_frozen_peer(setting: Setting, data: st.DataObject) -> None:
+    assert "frozen" not in kinds(through(setting, data.draw(fault(setting, PATH_KINDS))))
 
 
 @EXAMPLES
