@@ -417,6 +417,11 @@ def test_rule_12_the_order_of_decisions_changes_nothing(verdicts: list[Verdict],
     assert in_order == out_of_order
 
 
+def test_rule_12_what_comes_after_an_event_settled_is_too_late_though_nobody_looked_in_between() -> None:
+    assert told(http(".f....", thaw=0.15)).kinds == ["frozen"]
+    assert told(http(".f....", thaw=1.5)).kinds == ["blip"]
+
+
 def test_rule_12_evidence_waits_for_the_oldest_undecided_probe() -> None:
     book = Book(T)
     book.add(up(0.0).evidence, 0.001, NEVER, DELTA)
