@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # sockets, processes and their time-outs
+
 ROOT = Path(__file__).resolve().parents[1]
 FIELDS = {"name", "ratio", "goal", "ok", "detail"}
 

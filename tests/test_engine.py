@@ -23,6 +23,8 @@ from exporters.probing.names import is_literal
 from exporters.probing.record import Record
 from exporters.settings import SPARE_DESCRIPTORS, Tls
 
+pytestmark = pytest.mark.slow  # sockets, processes and their time-outs
+
 UNHURRIED = 1.5  # seconds; a prompt limit that busy machines keep too
 
 

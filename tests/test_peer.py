@@ -19,6 +19,8 @@ from running import ANY_PORT, CODE, LISTEN, Exporter, clean, flags, killed_at_th
 
 from exporters import logs
 
+pytestmark = pytest.mark.slow  # sockets, processes and their time-outs
+
 PROTOCOLS = ("http", "tcp", "ws")
 
 

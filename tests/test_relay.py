@@ -11,6 +11,8 @@ import uvloop
 from exporters.calibrate import relay as relays
 from exporters.calibrate.relay import Relay
 
+pytestmark = pytest.mark.slow  # sockets, processes and their time-outs
+
 Client = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Run = Callable[[Callable[[Relay], Awaitable[None]]], None]
 

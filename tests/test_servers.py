@@ -24,6 +24,8 @@ from exporters.echo.wire import MAX_SIZE, PREFIX, Ask, Replies, client_address, 
 from exporters.identity import Identity, identify
 from exporters.web import Serving
 
+pytestmark = pytest.mark.slow  # sockets, processes and their time-outs
+
 WHO = Identity(
     instance="c2", source='worker-2 "east"', node="nöde", zone="z", boot_id="b00t", pod="peer-2", version="1"
 )

@@ -15,6 +15,8 @@ from exporters.calibrate.relay import Relay
 from exporters.identity import identify
 from exporters.probing.record import Stats
 
+pytestmark = pytest.mark.slow  # sockets, processes and their time-outs
+
 PROTOCOLS = ("http", "tcp", "ws")
 UNHURRIED = (
     1.5  # seconds; so long a prompt limit, which even busy machines keep, will do where nothing is retransmitted
