@@ -17,6 +17,9 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "peer": Command("exporters.peer.command", "probe the other peers, answer their probes, serve metrics and history"),
+    "bastion": Command(
+        "exporters.bastion.command", "probe from outside by every way that leads in, serve a page of what all see"
+    ),
     "rules": Command("alerts.rules", "write the Prometheus rules that metrics.yaml describes"),
     "demo": Command(
         "lab.demo", "interrupt three peers on this machine, judge what they measured and which alerts came"

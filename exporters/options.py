@@ -63,7 +63,8 @@ def _checked(option: Option, mention: Given, problems: list[Problem]) -> Iterato
     except ValueError as error:
         problems.append(Problem(mention.place, str(error)))
     except BadInput as bad:
-        problems.extend(Problem(f"{mention.place}: {each.place}", each.message) for each in bad.problems)
+        for place, message in bad.problems:
+            problems.append(Problem(": ".join(filter(None, (mention.place, place))), message))
 
 
 def read_flags(options: Iterable[Option], argv: Sequence[str], problems: list[Problem]) -> Iterator[tuple[str, str]]:

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from functools import partial
 from math import ceil
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TextIO, TypeVar
+from typing import Annotated, Any, Generic, NamedTuple, TextIO, TypeVar
 
-from pydantic import BaseModel, model_validator
+from pydantic import BaseModel, BeforeValidator, model_validator
 
 from exporters import envfile, options, strictyaml, targets
 from exporters.options import Given, Option
@@ -56,11 +56,18 @@ class Settings:
 # The file. Texts are read by the option they belong to; targets are checked one by one.
 
 
+def _off(value: object) -> object:
+    return "off" if value is False else value  # as YAML reads it
+
+
+Echo = Annotated[str | None, BeforeValidator(_off)]
+
+
 class Listen(BaseModel):
     model_config = STRICT
-    http: str | None = None
-    tcp: str | None = None
-    ws: str | None = None
+    http: Echo = None
+    tcp: Echo = None
+    ws: Echo = None
 
 
 class Web(BaseModel):
@@ -114,12 +121,13 @@ _ECHOES = {"http": "HTTP", "tcp": "TCP", "ws": "WebSocket"}
 
 def table(
     own: Sequence[Option],
-    web: Sequence[Option],
+    web_listen: Option,
     intervals: Mapping[Protocol, str],
+    telemetry_path: Callable[[str], str] = options.web_path,
     listen: Callable[[str], Any] = targets.address,
-    listen_help: str = "",
 ) -> tuple[Option, ...]:
-    """The options of one exporter: its `own`, that of its `web` address, and what all have."""
+    """The options of one exporter: its `own`, that of its web address, and what all have."""
+    echo = "address of the {} echo" + (", or off" if listen is targets.address_or_off else "")
     # fmt: off
     return (
         Option("config_file", targets.file_name, "", "--config.file", "", "", "YAML file"),
@@ -131,9 +139,9 @@ def table(
         Option("zone", targets.label, "", "--zone", "OVNWATCH_ZONE", "zone", "the zone we run in"),
         *own,
         *(Option(f"listen_{each}", listen, f":{targets.PORTS[each]}", f"--listen.{each}", "", f"listen.{each}",
-                 f"address of the {_ECHOES[each]} echo{listen_help}") for each in PROTOCOLS),
-        *web,
-        Option("telemetry_path", options.web_path, "/metrics", "--web.telemetry-path", "", "web.telemetry_path",
+                 echo.format(_ECHOES[each])) for each in PROTOCOLS),
+        web_listen,
+        Option("telemetry_path", telemetry_path, "/metrics", "--web.telemetry-path", "", "web.telemetry_path",
                "path of the metrics"),
         Option("token_file", targets.file_name, "", "--web.token-file", "", "web.token_file",
                "file with the bearer token that changing requests must carry"),

@@ -48,11 +48,12 @@ def make_app(
     telemetry_path: str = "/metrics",
     token: str | None = None,
     reload: Reload | None = None,
+    landing: bool = True,
 ) -> web.Application:
     """Return the application of one exporter, called `name` on its landing page.
 
     `ready` is asked at every request. `reload` returns the problems it met, none when the new
-    configuration is in use; without it there is no `/-/reload`.
+    configuration is in use; without it there is no `/-/reload`. Without `landing`, `/` is the caller's.
     """
 
     async def metrics(request: web.Request) -> web.Response:
@@ -64,15 +65,15 @@ def make_app(
     async def readiness(_: web.Request) -> web.Response:
         return web.Response(text="ready\n") if ready() else web.Response(status=503, text="not ready yet\n")
 
-    async def landing(_: web.Request) -> web.Response:
+    async def landing_at(_: web.Request) -> web.Response:
         return web.Response(text=landing_page(name, telemetry_path), content_type="text/html", headers=PAGE_HEADERS)
 
     app = new_app()
     app.router.add_get(telemetry_path, metrics)
     app.router.add_get("/-/healthy", healthy)
     app.router.add_get("/-/ready", readiness)
-    if telemetry_path != "/":
-        app.router.add_get("/", landing)
+    if landing and telemetry_path != "/":
+        app.router.add_get("/", landing_at)
     if reload is not None:
         app.router.add_post("/-/reload", _reloader(reload, token))
     return app

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from exporters import catalog, options, targets
+from exporters.bastion import settings as bastion
+from exporters.bastion.page import KINDS
 from exporters.peer.settings import OPTIONS, load_peer
 
 ROOT = Path(__file__).parents[1]
@@ -20,6 +22,20 @@ MODULES = [path for package in ("exporters", "alerts", "lab") for path in sorted
 
 def test_the_readmes_table_of_options_is_the_table_of_options() -> None:
     assert options.markdown(OPTIONS) in README
+
+
+def test_the_readmes_table_of_what_is_a_bastions_own_is_right() -> None:
+    shared = {option[2:] for option in OPTIONS}  # all but the name and the function that reads it
+    assert options.markdown([option for option in bastion.OPTIONS if option[2:] not in shared]) in README
+
+
+def test_the_readmes_variables_of_a_bastion_are_good(tmp_path: Path) -> None:
+    found = re.findall(r"^    ((?:#|export ).*\n)", README, re.MULTILINE)
+    (tmp_path / "config.env").write_text("".join(found))
+    streams = bastion.load_bastion([f"--env-file={tmp_path / 'config.env'}", "--source=b"], {}).streams
+    assert [each.target for each in streams if each.protocol == "http"] == [
+        "peer-1-lb", "peer-2-lb", "peer-1-route", "peer-2-route"
+    ]  # fmt: skip
 
 
 def example() -> str:
@@ -80,6 +96,7 @@ def test_the_wheel_carries_the_catalogue_and_the_console_script(tmp_path: Path) 
     assert not [name for name in names if name.startswith("tests/") or "__pycache__" in name]
     assert any(name.endswith("LICENSE") for name in names)
     assert {str(module.relative_to(ROOT)) for module in MODULES} <= set(names)
+    assert {f"exporters/bastion/page/{asset}" for asset in KINDS} <= set(names)
 
 
 @pytest.mark.parametrize("lock", ["runtime.lock", "dev.lock"])

@@ -46,10 +46,8 @@ OPTIONS = table(
                "up to so many other peers, all are probed"),
         Option("k", options.count, "10", "", "", "mesh.k", "of more, so many are chosen"),
     ],
-    web=[
-        Option("web_listen", targets.address, ":8083", "--web.listen-address", "", "web.listen_address",
-               "address of metrics and health"),
-    ],
+    web_listen=Option("web_listen", targets.address, ":8083", "--web.listen-address", "", "web.listen_address",
+                      "address of metrics and health"),
     intervals={"http": "0.5", "tcp": "0.1", "ws": "0.1"},
 )
 # fmt: on

@@ -1,0 +1,130 @@
+"""One HTTP conversation with a stranger: requests out, whole answers in, and everything that arrives is counted.
+
+A library's client bounds lines and bodies; a server may still send interim answers, headers and chunks without end, and
+keep the process busy that should be measuring. Here an answer may have so many bytes, whatever they are.
+"""
+
+import asyncio
+import os
+import ssl
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+import httptools
+
+CONNECT_SECONDS = 2.0
+READ_BYTES = 64 * 1024
+
+
+class FetchError(Exception):
+    """No answer: one of unreachable, tls, timeout and refused, and a few words."""
+
+    def __init__(self, reason: str, said: str) -> None:
+        super().__init__(reason, said)
+        self.reason = reason
+        self.said = said[:200]
+
+
+@dataclass(slots=True)
+class Answer:
+    """A response as httptools tells it; interim ones before it are passed over."""
+
+    status: int = 0  # 0: its head is not complete
+    body: bytearray = field(default_factory=bytearray)
+    framed: bool = False
+    packed: bool = False
+    complete: bool = False
+    lasting: bool = False  # may the connection be used again?
+    parser: httptools.HttpResponseParser | None = None
+
+    def on_message_begin(self) -> None:
+        self.framed = self.packed = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        match name.lower():
+            case b"content-length" | b"transfer-encoding":
+                self.framed = True
+            case b"content-encoding":
+                self.packed = value.strip().lower() != b"identity"
+
+    def on_headers_complete(self) -> None:
+        assert self.parser is not None
+        status = self.parser.get_status_code()
+        if not 100 <= status < 200:
+            self.status = status
+
+    def on_body(self, data: bytes) -> None:
+        self.body += data
+
+    def on_message_complete(self) -> None:
+        assert self.parser is not None
+        self.complete = self.status > 0
+        self.lasting = self.parser.should_keep_alive()
+
+
+class Conversation:
+    """A connection to an address, used for one request after another; `async with` closes it."""
+
+    def __init__(self, address: str, port: int, tls: ssl.SSLContext | None, server_name: str, head: str) -> None:
+        self._where = (address, port)
+        self._tls = tls
+        self._server_name = server_name
+        self._head = head
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    async def request(self, method: str, path: str, most: int, headers: str = "") -> Answer:
+        """The answer to a request, of at most so many bytes, head and all. Raises FetchError."""
+        try:
+            reader, writer = self._streams or await self._connect()
+            writer.write(f"{method} {path} HTTP/1.1\r\n{self._head}{headers}\r\n".encode("ascii"))
+            return await self._receive(reader, most)
+        except ssl.SSLError as error:
+            raise FetchError("tls", error.reason or str(error)) from None
+        except OSError as error:
+            raise FetchError("unreachable", os.strerror(error.errno) if error.errno else str(error)) from None
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                self._streams = await asyncio.open_connection(
+                    *self._where, ssl=self._tls, server_hostname=self._server_name if self._tls else None
+                )
+        except TimeoutError:
+            raise FetchError("timeout", "no connection in time") from None
+        return self._streams
+
+    async def _receive(self, reader: asyncio.StreamReader, most: int) -> Answer:
+        answer = Answer()
+        parser = answer.parser = httptools.HttpResponseParser(answer)
+        try:
+            while not answer.complete:
+                data = await reader.read(READ_BYTES)
+                most -= len(data)
+                if not data and answer.status and not answer.framed:
+                    break  # its end is that of the connection
+                if not data:
+                    raise FetchError("unreachable", "closed before the answer was whole")
+                if most < 0:
+                    raise FetchError("refused", "the answer is too long")
+                parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            raise FetchError("refused", "the answer is no HTTP") from None
+        finally:
+            answer.parser = None  # they hold each other
+        if not answer.lasting:
+            self._close()
+        return answer
+
+    def _close(self) -> None:
+        if self._streams is not None:
+            self._streams[1].transport.abort()
+            self._streams = None

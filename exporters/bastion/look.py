@@ -1,0 +1,86 @@
+"""Where to look: what we and the peers see, held against each other, as sentences. Pure.
+
+A peer calls itself by its source name, and we call it by the name of the target that leads to it. Where one source, and
+no other, answers behind a target, both names are one, so that what it sees itself counts for what we see of it.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Set
+from typing import Any, NamedTuple
+
+from exporters import times
+from exporters.bastion.told import Status
+from exporters.bastion.ways import logical
+from exporters.catalog import Advice
+from exporters.verdict.compare import Finding, Seen, compare_all
+
+
+class Placed(NamedTuple):
+    """A stream as it stands, and the key by which its source knows it."""
+
+    key: str
+    seen: Seen
+
+
+def placed(status: Status, offset: float) -> tuple[Placed, ...]:
+    """The streams of a peer's status; `offset`: the seconds its clock is ahead of ours."""
+    return tuple(
+        Placed(
+            each.stream,
+            Seen(
+                source=each.source,
+                target=each.target,
+                path=each.path,
+                protocol=each.protocol,
+                state=each.state if each.observed else "unknown",
+                family=each.family,
+                since=times.seconds(each.since) - offset,
+                cause=each.cause,
+                source_node=status.node,
+                target_node=each.peer.get("node", ""),
+                source_zone=status.zone,
+                target_zone=each.peer.get("zone", ""),
+            ),
+        )
+        for each in status.streams
+    )
+
+
+def same(answering: Mapping[str, Set[str]]) -> dict[str, str]:
+    """Source names that are another name of a target; `answering`: the sources that answer behind each target."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for target, sources in answering.items():
+        for source in sources:
+            found[source].append(target)
+    return {source: names[0] for source, names in found.items() if len(names) == 1 and answering[names[0]] == {source}}
+
+
+def look(
+    streams: Iterable[Placed], breaks: Mapping[str, int], names: Mapping[str, str], texts: Mapping[str, Advice]
+) -> list[dict[str, Any]]:
+    """What is to blame, worst first; `breaks`: connections lately broken, by stream; `names`: see `same`."""
+    keys: dict[tuple[str, bool], list[str]] = defaultdict(list)
+    renamed: list[Seen] = []
+    for key, seen in streams:
+        target = logical(seen.target, seen.path)
+        one = seen._replace(
+            source=names.get(seen.source, seen.source), target=names.get(target, target), breaks=breaks.get(key, 0)
+        )
+        renamed.append(one)
+        keys[one.key, one.fails or one.breaks > 0].append(key)
+    return [_said(finding, keys, texts[finding.key]) for finding in compare_all(renamed)]
+
+
+def _said(finding: Finding, keys: Mapping[tuple[str, bool], list[str]], advice: Advice) -> dict[str, Any]:
+    about = finding.target or finding.source
+    return {
+        "key": finding.key,
+        "sure": finding.sure,
+        "target": finding.target,
+        "source": finding.source,
+        "since": None if finding.since is None else times.iso(finding.since),
+        "blames": advice.blames,
+        "text": f"{f'{about}: ' if about else ''}{advice.summary} {advice.look}",
+        "streams": sorted({key for each in finding.failing for key in keys.get((each, True), [])}),
+        "working": sorted({key for each in finding.working for key in keys.get((each, False), [])}),
+    }

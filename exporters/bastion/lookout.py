@@ -1,0 +1,79 @@
+"""Asks again and again where to look, while something changes, beside the event loop."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from time import monotonic
+from typing import Any, Literal, cast
+
+from exporters import catalog, times
+from exporters.bastion.look import Placed, look, same
+from exporters.bastion.pull import Pull, Source
+from exporters.identity import Identity
+from exporters.probing.record import Record, Stats
+from exporters.verdict.compare import Seen
+
+State = Literal["up", "down", "frozen", "unknown"]
+
+EVERY = 1.0  # seconds; more where comparing takes longer than a tenth of it
+LATELY = 60.0  # seconds for which a broken connection counts
+
+
+class Lookout:
+    """What is to blame for what fails now is in `findings`, worst first."""
+
+    def __init__(self, record: Record, pull: Pull) -> None:
+        self.findings: list[dict[str, Any]] = []
+        self._record = record
+        self._pull = pull
+        self._texts = catalog.load().where_to_look
+        self._compared: object = None
+
+    async def watch(self) -> None:
+        """Keep `findings` up to date."""
+        while True:
+            began = monotonic()
+            items = [*self._record.history(0, self._record.max_history), *self._pull.heard.shown()]
+            breaks, sources = broken(items, time.time()), self._pull.fresh()
+            # Thousands of streams take longer to compare than a probe may be late.
+            await asyncio.to_thread(self._compare, breaks, sources)
+            await asyncio.sleep(max(EVERY, 10 * (monotonic() - began)))
+
+    def _compare(self, breaks: Mapping[str, int], fresh: Mapping[str, Mapping[str, Source]]) -> None:
+        now = monotonic()
+        streams = [seen(stats, self._record.identity, now) for stats in list(self._record.stats.values())]
+        streams += (each for sources in fresh.values() for source in sources.values() for each in source.streams)
+        names = same({peer: sources.keys() for peer, sources in fresh.items()})
+        state = (streams, breaks, names)
+        if state != self._compared:
+            self.findings = look(streams, breaks, names, self._texts)
+            self._compared = state
+
+
+def seen(stats: Stats, identity: Identity, now: float) -> Placed:
+    """A stream of ours as it stands; one that was not observed lately is unknown."""
+    spec = stats.spec
+    return Placed(
+        spec.key,
+        Seen(
+            source=spec.source,
+            target=spec.target,
+            path=spec.path,
+            protocol=spec.protocol,
+            state=cast("State", stats.now_state) if stats.watching(now) else "unknown",
+            family=spec.family,
+            since=stats.since,
+            cause=stats.cause,
+            source_node=identity.node,
+            target_node=spec.target_node or stats.peer.get("node", ""),
+            source_zone=identity.zone,
+            target_zone=spec.target_zone or stats.peer.get("zone", ""),
+        ),
+    )
+
+
+def broken(items: Iterable[Mapping[str, Any]], now: float) -> Counter[str]:
+    """How many connections of each stream broke lately; `now` is wall time."""
+    ended = ((item["stream"], item["end_time"] or item["start_time"]) for item in items if item["kind"] == "break")
+    return Counter(stream for stream, end in ended if now - times.seconds(end) < LATELY)

@@ -1,0 +1,118 @@
+"""Where to look: what the bastion sees, held against what peers tell, by names that all can be compared by."""
+
+import json
+import time
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+
+from exporters import catalog, times
+from exporters.bastion.look import Placed, look, placed, same
+from exporters.bastion.lookout import LATELY, broken
+from exporters.bastion.told import Status, read
+from exporters.verdict.compare import Seen
+
+TEXTS = catalog.load().where_to_look
+NONE: MappingProxyType[str, Any] = MappingProxyType({})
+
+
+def streams(target: str, path: str, state: str, source: str = "bastion", cause: str = "") -> list[Placed]:
+    """A stream of each protocol, all in one state."""
+    return [
+        Placed(f"{source}|{target}|{path}|{protocol}|4", Seen(source, target, path, protocol, state, cause=cause))  # type: ignore[arg-type]
+        for protocol in ("http", "tcp", "ws")
+    ]
+
+
+def test_one_target_by_its_several_names_is_compared_path_by_path() -> None:
+    (found,) = look(
+        [
+            *streams("peer-1-lb", "loadbalancer", "down", cause="connect_timeout"),
+            *streams("peer-1-np", "nodeport", "up"),
+            *streams("peer-1-route", "route", "up"),
+        ],
+        NONE,
+        NONE,
+        TEXTS,
+    )
+    assert (found["key"], found["target"]) == ("loadbalancer_down", "peer-1")
+    assert found["streams"] == [f"bastion|peer-1-lb|loadbalancer|{protocol}|4" for protocol in ("http", "tcp", "ws")]
+    assert "bastion|peer-1-np|nodeport|tcp|4" in found["working"]
+    assert found["text"].startswith(f"peer-1: {TEXTS['loadbalancer_down'].summary} ")
+    assert found["blames"] == TEXTS["loadbalancer_down"].blames
+
+
+def test_what_a_peer_sees_counts_for_the_target_that_leads_to_it() -> None:
+    outside = [*streams("shop", "loadbalancer", "down"), *streams("shop", "route", "down")]
+    inside = [*streams("node-1", "pod", "up", "node-2"), *streams("node-2", "pod", "up", "node-1")]
+    (alone,) = look(outside, NONE, NONE, TEXTS)
+    (together,) = look([*outside, *inside], NONE, {"node-1": "shop"}, TEXTS)
+    assert alone["key"] == "target_down"
+    assert together["key"] == "external_down"
+
+
+def test_nothing_that_fails_is_nothing_to_say() -> None:
+    assert look(streams("shop", "route", "up"), NONE, NONE, TEXTS) == []
+
+
+def test_one_way_of_two_that_lead_to_the_same_path_is_told_apart() -> None:
+    nodes = [
+        each._replace(seen=each.seen._replace(target_node=each.seen.target.partition("@")[2]))
+        for each in [*streams("shop@n1", "nodeport", "down"), *streams("shop@n2", "nodeport", "up")]
+    ]
+    (found,) = look(nodes, NONE, NONE, TEXTS)
+    assert found["key"] == "node_gateway_down"
+    assert {key.split("|")[1] for key in found["streams"]} == {"shop@n1"}
+    assert {key.split("|")[1] for key in found["working"]} == {"shop@n2"}
+
+
+def test_connections_that_broke_lately_count() -> None:
+    up = streams("shop", "route", "up")
+    (found,) = look(up, {"bastion|shop|route|tcp|4": 2}, NONE, TEXTS)
+    assert (found["key"], found["streams"], found["since"]) == (
+        "established_broken",
+        ["bastion|shop|route|tcp|4"],
+        None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("answering", "names"),
+    [
+        ({"peer-1": {"node-1"}, "peer-2": {"node-2"}}, {"node-1": "peer-1", "node-2": "peer-2"}),
+        ({"service": {"a", "b"}}, {}),  # replicas: which one is it?
+        ({"one": {"a"}, "two": {"a"}}, {}),  # two names for one
+        ({"one": set()}, {}),
+    ],
+)
+def test_names_are_one_where_it_is_sure(answering: dict[str, set[str]], names: dict[str, str]) -> None:
+    assert same(answering) == names
+
+
+def test_a_peers_streams_stand_on_our_clock_and_what_it_did_not_observe_is_unknown() -> None:
+    now = time.time()
+    plain = {"source": "a", "target": "b", "path": "pod", "family": 4, "since": times.iso(now), "state": "down"}
+    body = {
+        "self": "a", "timestamp": times.iso(now), "source": "a", "instance": "i", "journal": "j", "connections": {},
+        "node": "node-a", "zone": "z",
+        "streams": [
+            {**plain, "stream": "1", "protocol": "tcp", "cause": "refused", "peer": {"node": "node-b"}},
+            {**plain, "stream": "2", "protocol": "ws", "observed": False},
+        ],
+    }  # fmt: skip
+    one, two = placed(read(Status, json.dumps(body).encode()), 3600.0)
+    assert (one.key, one.seen.state, one.seen.cause) == ("1", "down", "refused")
+    assert one.seen.since == pytest.approx(now - 3600, abs=0.001)
+    assert (one.seen.source_node, one.seen.target_node, one.seen.source_zone) == ("node-a", "node-b", "z")
+    assert two.seen.state == "unknown"
+
+
+def test_a_break_counts_for_a_while() -> None:
+    def item(kind: str, end: float | None) -> dict[str, Any]:
+        began = times.iso(0.0)
+        return {"kind": kind, "stream": kind, "start_time": began, "end_time": end if end is None else times.iso(end)}
+
+    items = [item("break", 1000.0), item("break", 1010.0), item("outage", 1010.0), item("break", None)]
+    assert broken(items, 1011.0) == {"break": 2}
+    assert broken(items, 1005.0 + LATELY) == {"break": 1}
