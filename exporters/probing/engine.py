@@ -7,6 +7,7 @@ import gc
 import logging
 import ssl
 from collections.abc import Sequence
+from math import ceil
 from time import monotonic
 
 from exporters.identity import Identity
@@ -122,7 +123,8 @@ class Engine:
     def _arm(self) -> None:
         now = monotonic()
         following = (int(now / SLOT) + 1) * SLOT
-        self._timer = self._loop.call_later(following - now, self._tick)
+        # Timers have whole milliseconds; one that came early would come again at once, and again, until its time.
+        self._timer = self._loop.call_later(max(ceil((following - now) * 1e3), 1) / 1e3, self._tick)
 
     def _tick(self) -> None:
         now = monotonic()
