@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -55,7 +56,7 @@ def start(on: Loop) -> Iterator[Start]:
 
 
 def make(
-    ready: bool = True, token: str | None = None, problems: list[str] | None = None, **how: str
+    ready: bool = True, token: str | None = None, problems: list[str] | None = None, **how: Any
 ) -> tuple[web.Application, list[str]]:
     """An application with one metric, and the list of its reloads."""
     reloads: list[str] = []
