@@ -74,7 +74,6 @@ class Engine:
         gc.collect()
         gc.freeze()
         now = monotonic()
-        self.stalls.tick(now)
         self.stalls = Stalls(now)
         for stream in self._streams.values():
             stream.start(now)

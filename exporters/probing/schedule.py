@@ -11,6 +11,7 @@ from collections.abc import Callable
 from hashlib import blake2b
 
 SLOT = 0.005  # seconds; also the tick that finds our own stalls
+PER_SECOND = 200.0  # slots
 
 Call = Callable[[float], None]
 
@@ -40,11 +41,16 @@ class Wheel:
 
     def __init__(self, now: float) -> None:
         self._slots: dict[int, list[Call]] = {}
-        self._reached = int(now / SLOT)
+        self._reached = int(now * PER_SECOND)
 
     def at(self, when: float, call: Call) -> None:
         """File `call(now)` for the first slot that begins at or after `when` (at the earliest the next one)."""
-        slot = max(-int(-when // SLOT), self._reached + 1)
+        exact = when * PER_SECOND
+        slot = int(exact)
+        if slot < exact:
+            slot += 1
+        if slot <= self._reached:
+            slot = self._reached + 1
         waiting = self._slots.get(slot)
         if waiting is None:
             self._slots[slot] = [call]
@@ -53,7 +59,7 @@ class Wheel:
 
     def due(self, now: float) -> list[Call]:
         """All calls whose slot has begun by `now`, earliest slot first."""
-        last = int(now / SLOT)
+        last = int(now * PER_SECOND)
         calls: list[Call] = []
         if last - self._reached > len(self._slots):  # a long sleep: walk the filed slots, not the missed ones
             for slot in sorted(slot for slot in self._slots if slot <= last):
