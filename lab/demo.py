@@ -169,18 +169,19 @@ async def _kill(plant: Plant, step: script.Step) -> dict[str, Truth]:
 async def _close(plant: Plant, show: Screen, made: Sequence[Injected], limits: Mapping[str, float]) -> bool:
     """Wait for what is still to come, print the verdict; True if it passes."""
     seen = plant.seen
-    must = alarms.due(made, plant.streams, limits)
-
+    ordered = alarms.due(made, plant.streams, limits)
+    must = may = alarms.justified((), limits)
     verdict = judge.judge(made, (), plant.streams, {})
 
     async def complete() -> bool:
-        nonlocal verdict
+        nonlocal verdict, must, may
+        may = alarms.justified(seen.entries.values(), limits)
+        must = ordered & may  # what was not recorded is the verdict's, not the alerts'
         verdict = judge.judge(made, seen.entries.values(), plant.streams, await plant.relays.held())
         return not verdict.missing and not alarms.missing(seen.fired, seen.over, must)
 
     show.event("wait", f"for the last entries and alerts, at most {CLOSING_SECONDS:.0f} s")
     await until(complete, CLOSING_SECONDS)
-    may = alarms.justified(seen.entries.values(), limits)
     alerting = [*alarms.faults(seen.fired, may), *alarms.missing(seen.fired, seen.over, must)]
     wrong = [*verdict.wrong, *verdict.missing, *alerting]
     show.block(["", *screen.table(verdict.rows), ""])

@@ -123,20 +123,27 @@ async def _watch_peer(port: int, held: list[Span]) -> None:
             await asyncio.sleep(ASK_EVERY)
             continue
         try:
-            while True:
-                sent = time.monotonic()
-                writer.write(QUESTION)
-                answer = await reader.readline()
-                if not answer:
-                    break
-                answered = json.loads(answer.removeprefix(PREFIX))["mono"]  # by the peer's clock, which is ours
-                if answered - sent > HELD:
-                    held.append((sent, answered))
+            answered = True
+            while answered:
+                answered = await _ask_peer(reader, writer, held)
                 await asyncio.sleep(ASK_EVERY)
-        except ConnectionError:
-            pass
         finally:
             writer.transport.abort()
+
+
+async def _ask_peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, held: list[Span]) -> bool:
+    """Ask once and note it if the answer took long; False if none came and none will."""
+    sent = time.monotonic()
+    writer.write(QUESTION)
+    try:
+        answer = await reader.readline()
+    except ConnectionError:
+        answer = b""
+    # A peer that is killed while it is held up never answers, and was held up nevertheless.
+    until = json.loads(answer.removeprefix(PREFIX))["mono"] if answer else time.monotonic()
+    if until - sent > HELD:  # the peer's clock is ours
+        held.append((sent, until))
+    return bool(answer)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import pytest
 
 from exporters import catalog
 from exporters.calibrate.injection import Bracket, Expectation, Truth
-from exporters.calibrate.relay import FAULTS
+from exporters.calibrate.relay import FAULTS, YOUNG
 from exporters.settings import Stream
 from lab import alarms, children, crash, demo, held, judge, monitoring, screen, script
 from lab.alarms import Alarm
@@ -196,6 +196,14 @@ def test_the_entry_that_fits_is_taken_and_a_busy_machine_may_have_made_the_other
     assert not verdict.wrong + verdict.missing
     assert len(verdict.explained) == 2
     assert [row.seen for row in verdict.rows] == [0, 1]
+
+
+def test_a_break_may_spare_a_stream_whose_connection_was_new() -> None:
+    replaced = entry(TCP, "frozen", start=99.6, end=99.8)
+    busy = {"relays": [(99.6, 99.8)]}
+    assert judge.NEW > YOUNG
+    assert not judged([made("break", TCP)], replaced, busy=busy).missing
+    assert judged([made("break", TCP, start=100.3)], replaced, busy=busy).missing
 
 
 def test_bounds_far_wider_than_promised_are_wrong_unless_there_was_a_stall() -> None:
