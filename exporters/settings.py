@@ -270,6 +270,7 @@ FIXED = {
     "web_listen": "web.listen_address",
     "telemetry_path": "web.telemetry_path",
     "token": "token",
+    "max_history": "MAX_HISTORY",
     "log_format": "log.format",
 }
 

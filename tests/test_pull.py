@@ -66,6 +66,17 @@ def item(seq: int, state: str = "closed", **more: Any) -> dict[str, Any]:
     }
 
 
+A_STREAM = {
+    "stream": "node-1|node-2|service|tcp|4",
+    "source": "node-1",
+    "target": "node-2",
+    "path": "service",
+    "protocol": "tcp",
+    "state": "up",
+    "since": times.iso(0.0),
+}
+
+
 class Fake:
     """A peer's http server as a script: its journal, its items, and how it answers; `asked` is what it was asked."""
 
@@ -278,18 +289,38 @@ def test_three_ways_to_one_peer_give_one_history_and_a_broken_way_hides_nothing(
     run(scenario())
 
 
+@pytest.mark.parametrize("framed", [True, False])
+def test_a_server_that_closes_after_each_answer_is_asked_on_new_connections(framed: bool) -> None:
+    async def scenario() -> None:
+        fake = Fake()
+        fake.items = [item(1)]
+
+        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            _, path, _ = (await reader.readuntil(b"\r\n\r\n")).decode().split(" ", 2)
+            head, _, body = fake.answer(path).partition(b"\r\n\r\n")
+            head = head + b"\r\nConnection: close" if framed else b"HTTP/1.0 200 Ok"
+            writer.write(head + b"\r\n\r\n" + body)
+            writer.close()
+
+        server = await asyncio.start_server(talk, "127.0.0.1", 0)
+        async with pulling(http(server.sockets[0].getsockname()[1])) as pull:
+            await until(lambda: ids(pull) == {"e1"})
+            assert pull.peers["peer-1"].heard
+        server.close()
+
+    run(scenario())
+
+
 def test_open_items_grow_with_the_status() -> None:
     async def scenario() -> None:
         fake = Fake()
         fake.items = [item(4, "open")]
-        now = times.iso(time.time())
-        plain = {"stream": "node-1|node-2|service|tcp|4", "source": "node-1", "target": "node-2", "path": "service"}
         grown = item(0, "open", id="e4", duration_sec=60.0)
-        fake.said = {"streams": [{**plain, "protocol": "tcp", "state": "down", "since": now, "open": grown}]}
+        fake.said = {"streams": [{**A_STREAM, "state": "down", "open": grown}]}
         async with serving(fake) as port, pulling(http(port)) as pull:
             await until(lambda: [each["duration_sec"] for _, each in pull.heard.items()] == [60.0])
-            (source,) = pull.fresh()["peer-1"].values()
-            assert source.streams[0].seen.state == "down"
+            (found,) = pull.fresh()
+            assert found.seen.state == "down"
 
     run(scenario())
 
@@ -346,7 +377,7 @@ def metric(pull: Pull, name: str) -> float | None:
 
 def test_a_peer_that_goes_is_unknown_from_then_on_and_heard_again_when_it_comes_back() -> None:
     async def scenario() -> None:
-        fake = Fake()
+        fake = Fake(streams=[A_STREAM])
         gone = False
 
         def answer(path: str) -> bytes:
@@ -357,12 +388,13 @@ def test_a_peer_that_goes_is_unknown_from_then_on_and_heard_again_when_it_comes_
             assert peer.heard is metric(pull, "ovnwatch_peer_heard") is None
             await until(lambda: peer.heard)
             assert metric(pull, "ovnwatch_peer_heard") == 1.0
-            assert pull.fresh()["peer-1"]
+            assert pull.fresh()
             since, gone = peer.since, True
             await until(lambda: peer.heard is False)
             assert peer.since >= since
             assert (peer.error, metric(pull, "ovnwatch_peer_heard")) == ("answers 503 to /status", 0.0)
-            assert "peer-1" not in pull.fresh()
+            assert pull.fresh() == []  # what it saw before it went says nothing of now
+            assert pull.answering() == {"peer-1": {"node-1"}}  # but it is the same that it was
             assert metric(pull, "ovnwatch_peer_last_heard_timestamp_seconds") == peer.last
             gone = False
             await until(lambda: peer.heard)

@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 
 from exporters import catalog, times
 from exporters.bastion.look import Placed, look, same
-from exporters.bastion.pull import Pull, Source
+from exporters.bastion.pull import Pull
 from exporters.identity import Identity
 from exporters.probing.record import Record, Stats
 from exporters.verdict.compare import Seen
@@ -35,19 +35,17 @@ class Lookout:
         while True:
             began = monotonic()
             items = [*self._record.history(0, self._record.max_history), *self._pull.heard.shown()]
-            breaks, sources = broken(items, time.time()), self._pull.fresh()
+            names = same(self._pull.answering())
             # Thousands of streams take longer to compare than a probe may be late.
-            await asyncio.to_thread(self._compare, breaks, sources)
+            await asyncio.to_thread(self._compare, self._pull.fresh(), broken(items, time.time()), names)
             await asyncio.sleep(max(EVERY, 10 * (monotonic() - began)))
 
-    def _compare(self, breaks: Mapping[str, int], fresh: Mapping[str, Mapping[str, Source]]) -> None:
+    def _compare(self, told: list[Placed], breaks: Mapping[str, int], names: Mapping[str, str]) -> None:
         now = monotonic()
-        streams = [seen(stats, self._record.identity, now) for stats in list(self._record.stats.values())]
-        streams += (each for sources in fresh.values() for source in sources.values() for each in source.streams)
-        names = same({peer: sources.keys() for peer, sources in fresh.items()})
-        state = (streams, breaks, names)
+        own = [seen(stats, self._record.identity, now) for stats in list(self._record.stats.values())]
+        state = (own, told, breaks, names)
         if state != self._compared:
-            self.findings = look(streams, breaks, names, self._texts)
+            self.findings = look([*own, *told], breaks, names, self._texts)
             self._compared = state
 
 

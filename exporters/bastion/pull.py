@@ -10,10 +10,11 @@
 """
 
 import asyncio
+import logging
 import random
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from time import monotonic
@@ -33,6 +34,8 @@ from exporters.probing.engine import client_context
 from exporters.probing.schedule import phase
 from exporters.process import Tasks
 from exporters.targets import Stream, Tls
+
+log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 5.0  # that one way has for all of it
 HEAD_BYTES = 16 * 1024
@@ -72,8 +75,13 @@ class Peer:
     rests: dict[Way, Rest] = field(default_factory=dict)
 
     def now(self, *, heard: bool) -> None:
-        if heard is not self.heard:
-            self.heard, self.since = heard, time.time()
+        if heard is self.heard:
+            return
+        self.heard, self.since = heard, time.time()
+        if heard:
+            log.info("%s is heard by %s", self.name, self.url)
+        else:
+            log.warning("%s is not heard by %s: %s", self.name, self.url, self.error)
 
 
 class Pull(Collector):
@@ -125,16 +133,24 @@ class Pull(Collector):
         """All but the targets that turned out to be no peers."""
         return [peer for peer in list(self.peers.values()) if not peer.foreign]
 
-    def fresh(self) -> dict[str, dict[str, Source]]:
-        """By peer, the sources behind it whose word still counts; several behind one address come round in turn."""
-        now, turn = monotonic(), FRESH_SECONDS + 2 * self._interval
+    def fresh(self) -> list[Placed]:
+        """The streams of all sources whose word still counts."""
+        now = monotonic()
+        heard = (peer for peer in self.known() if peer.heard)
+        return [each for peer in heard for source in self._lately(peer, now).values() for each in source.streams]
+
+    def answering(self) -> dict[str, Set[str]]:
+        """By peer, the sources that answer behind it, or did when it was heard last."""
         return {
-            peer.name: {
-                name: source for name, source in peer.sources.items() if now - source.at < turn * len(peer.sources)
-            }
+            peer.name: self._lately(peer, max(source.at for source in peer.sources.values())).keys()
             for peer in self.known()
-            if peer.heard
+            if peer.sources
         }
+
+    def _lately(self, peer: Peer, now: float) -> dict[str, Source]:
+        """Several sources behind one address come round in turn, so that each counts the longer."""
+        since = now - (FRESH_SECONDS + 2 * self._interval) * len(peer.sources)
+        return {name: source for name, source in peer.sources.items() if source.at > since}
 
     async def clear(self, token: str) -> dict[str, str]:
         """Have every peer that was heard clear its history, by all ways at once; by peer, "" or what went wrong."""

@@ -38,7 +38,13 @@ async def _run(settings: PeerSettings, argv: Sequence[str], end: End) -> None:
     identity = identify(settings.source, settings.node, settings.zone)
     record = Record(settings.streams, identity, settings.max_history)
     engine = Engine(settings.streams, identity, record, loop, settings.descriptors)
-    reloads = Reloads(PEER, argv, os.environ, settings, lambda new: engine.update(new.streams))
+
+    def use(new: PeerSettings) -> None:
+        engine.update(new.streams)
+        logs.set_up(new.log_level, new.log_format)
+        _tell_left_out(new)
+
+    reloads = Reloads(PEER, argv, os.environ, settings, use)
     exposition = Exposition(make_registry(build_info(identity), record, reloads))
     serving: list[Server] = []
     tasks = Tasks()
@@ -75,5 +81,9 @@ def _tell(serving: Iterable[Server], settings: PeerSettings) -> None:
     for each in serving:
         log.info("%s is served on port %d", each.listening.door.name, each.port)
     log.info("%s probes %d streams", settings.source, len(settings.streams))
+    _tell_left_out(settings)
+
+
+def _tell_left_out(settings: PeerSettings) -> None:
     if settings.not_observed:
         log.info("not observed, by the choice of the mesh: %s", ", ".join(settings.not_observed))
