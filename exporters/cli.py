@@ -52,3 +52,7 @@ def usage() -> str:
     return "\n".join(
         ["usage: ovnwatch COMMAND [flags]", "", *lines, "", "ovnwatch COMMAND --help says more; --version"]
     )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
