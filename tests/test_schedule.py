@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporters.probing.schedule import SLOT, Wheel, first_point, next_point, phase
+from exporters.probing.schedule import SLOT, Wheel, first_point, phase, serve
 
 INTERVALS = st.sampled_from([0.1, 0.25, 0.5, 1.0, 3.0])
 TIMES = st.floats(0, 1e6)
@@ -57,31 +57,28 @@ def test_the_first_point_is_the_next_of_the_grid(share: float, interval: float, 
     assert steps == pytest.approx(round(steps), abs=1e-4)
 
 
-@given(INTERVALS, TIMES, st.floats(0, 100))
-def test_the_following_point_is_after_now_and_those_missed_are_counted(
-    interval: float, point: float, lag: float
+@given(INTERVALS, TIMES, st.integers(0, 1_000_000), st.floats(0, 100))
+def test_what_passed_after_a_point_was_missed_and_the_next_is_still_to_come(
+    interval: float, first: float, number: int, late: float
 ) -> None:
-    now = point + lag
-    following, missed = next_point(point, interval, now)
+    now = first + number * interval + late
+    lag, missed = serve(first, interval, number, now)
+    assert lag == pytest.approx(late, abs=EXACT)
+    following = first + (number + missed + 1) * interval
     assert -EXACT <= following - now <= interval + EXACT
-    assert following == pytest.approx(point + (missed + 1) * interval, abs=EXACT)
 
 
 def test_missed_points_are_skipped_and_never_replayed() -> None:
-    assert next_point(10.0, 0.5, 10.004) == (10.5, 0)
-    assert next_point(10.0, 0.5, 10.499) == (10.5, 0)
-    assert next_point(10.0, 0.5, 10.501) == (11.0, 1)
-    assert next_point(10.0, 0.5, 15.2) == (15.5, 10)
+    missed = [serve(10.0, 0.5, 4, now)[1] for now in (12.004, 12.499, 12.501, 17.2)]
+    assert missed == [0, 0, 1, 10]
 
 
-def test_the_grid_is_absolute_however_late_each_point_is_served() -> None:
-    """Ten minutes of points, each served up to 99 ms late: the last is where the first says."""
-    point, served, missed = 0.037, 1, 0
-    for number in range(6000):
-        point, skipped = next_point(point, 0.1, point + number % 100 / 1000)
-        served, missed = served + 1, missed + skipped
-    assert (served, missed) == (6001, 0)
-    assert point == pytest.approx(0.037 + 600.0, abs=EXACT)
+def test_the_grid_is_absolute_however_long_it_lasts() -> None:
+    """A year of tenths of a second later, on a machine up for as long, the point is where the first says."""
+    first = 31_557_600.037
+    lag, missed = serve(first, 0.1, 315_576_000, first + 31_557_600.003)
+    assert lag == pytest.approx(0.003, abs=EXACT)
+    assert missed == 0
 
 
 # -- the wheel
@@ -195,3 +192,67 @@ def test_whatever_is_filed_comes_once_and_with_the_first_slot_after_its_time(
             waiting.append((max((now + delay) // 5, now // 5) + 1, next(number), when))
             calls.file(when)
     assert waiting == []
+
+
+# -- what recurs
+
+
+def recurring(interval: float, first: float, times: list[float]) -> list[int]:
+    """How often a point of a grid is served at each of these moments in turn."""
+    served: list[float] = []
+    points = 0
+    wheel = Wheel(times[0] - 1.0)
+
+    def on_point(now: float) -> None:
+        nonlocal points
+        _lag, missed = serve(first, interval, points, now)
+        points += 1 + missed
+        if missed >= 0:
+            served.append(now)
+
+    wheel.every(first, interval, on_point)
+    counts = []
+    for now in times:
+        before = len(served)
+        for call in wheel.due(now):
+            call(now)
+        counts.append(len(served) - before)
+    return counts
+
+
+@pytest.mark.parametrize("interval", [0.1, 0.25, 0.333, 1.0, 1.001, 3.0])
+def test_what_recurs_comes_with_the_first_slot_after_each_of_its_points(interval: float) -> None:
+    first = 5000.0021
+    ticks = [first - 0.9 + number * SLOT for number in range(int(10 * interval / SLOT) + 180)]
+    came = [now for now, made in zip(ticks, recurring(interval, first, ticks), strict=True) if made]
+    points = [first + number * interval for number in range(len(came))]
+    assert len(came) >= 10
+    assert all(0 <= now - point < 2 * SLOT for now, point in zip(came, points, strict=True))
+
+
+@pytest.mark.parametrize("interval", [0.1, 0.333, 3.0])
+@pytest.mark.parametrize("slept", [0.02, 0.35, 1.2, 3600.0])
+def test_after_a_sleep_what_recurs_comes_at_most_once(interval: float, slept: float) -> None:
+    begin = 5000.0021
+    first, second = recurring(interval, begin, [begin + 0.01, begin + 0.01 + slept])
+    assert first == 1
+    assert second == (1 if slept + 0.01 > interval else 0)
+
+
+def test_what_recurs_can_be_taken_back() -> None:
+    wheel = Wheel(100.0)
+    made: list[float] = []
+    wheel.every(100.1, 0.333, made.append)
+    wheel.never(100.1, 0.333, made.append)
+    assert [wheel.due(100.0 + number * 0.1) for number in range(30)] == [[]] * 30
+
+
+@given(st.floats(0, 1e7), st.sampled_from([0.1, 0.15, 0.333, 1.0, 7.001]), st.integers(0, 1000))
+def test_a_recurring_call_is_filed_where_each_of_its_points_falls(first: float, interval: float, number: int) -> None:
+    """However far along: at the point's slot it comes, and not in the three slots before."""
+    now = first + number * interval
+    wheel = Wheel(now - 4 * SLOT)
+    wheel.every(first, interval, print)
+    before = wheel.due(now - 1.1 * SLOT)
+    assert before == []
+    assert wheel.due(now + 1.1 * SLOT) == [print]

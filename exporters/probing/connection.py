@@ -77,8 +77,8 @@ class Poller:
         self._epoll.modify(fd, events)
 
     def forget(self, fd: int) -> None:
+        """`fd` is about to be closed, which takes it out of the set."""
         del self._handlers[fd]
-        self._epoll.unregister(fd)
 
     def drain(self) -> None:
         """Handle every socket that is ready now. Bounded: one pass over at most all of them."""
@@ -200,6 +200,8 @@ class Connection:
         if events & WRITE and self._unsent:
             data, self._unsent = self._unsent, b""
             self._write(data)
+            if not self._unsent and self._sock is not None:
+                self._poller.change(self._sock.fileno(), READ)
         if self._sock is not None and events & ~WRITE:
             self._read()
 
@@ -248,8 +250,9 @@ class Connection:
             self._failure = CAUSE_OF_ERRNO.get(error.errno or 0, "other")
             return
         self.wrote = monotonic()
-        self._unsent = data[sent:]
-        self._poller.change(self._sock.fileno(), READ | WRITE if self._unsent else READ)
+        if sent < len(data):
+            self._unsent = data[sent:]
+            self._poller.change(self._sock.fileno(), READ | WRITE)
 
     def _read(self) -> None:
         assert self._sock is not None

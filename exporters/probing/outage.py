@@ -230,14 +230,20 @@ class Book:
         """When `advance` should be called at the latest, though no evidence comes."""
         return min((_settled_at(run) for run in self._settling), default=NEVER)
 
+    def good(self, s: float, e: float, horizon: float) -> bool:
+        """Take a prompt answer if it changes nothing else: the common case, kept short. False: it is for `add`."""
+        if self._run is not None or self._settling or self._queue or horizon < e:
+            return False
+        self._seen = True
+        self._good = max(self._good, s)
+        return True
+
     def add(self, evidence: Evidence, now: float, horizon: float, delta: float, latency: float = 0.0) -> list[Change]:
         """Take one piece of evidence; return what it changed.
 
         delta: ceiling of a first round trip on this stream; latency: its median (both seconds).
         """
-        if type(evidence) is Up and self.idle and horizon >= evidence.e:  # the common case, kept short
-            self._seen = True
-            self._good = max(self._good, evidence.s)
+        if type(evidence) is Up and self.good(evidence.s, evidence.e, horizon):
             return []
         key = evidence.f if isinstance(evidence, Closed) else evidence.s if isinstance(evidence, Down) else evidence.e
         self._numbers += 1

@@ -9,13 +9,15 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from functools import lru_cache
+from typing import Annotated, NamedTuple, Protocol
 
 import httptools
+import msgspec
 from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
-from websockets.protocol import State
+from websockets.protocol import Event, State
 from websockets.uri import parse_uri
 
 # Every cause a failed probe can have; nothing else ever becomes a label.
@@ -41,6 +43,9 @@ BIG = 4096  # bytes of a big message: more than a path with a broken MTU carries
 MOST = 65536  # bytes we are ready to read for each request: whoever sends more answers nothing we asked
 PREFIX = b"ovnwatch/1 "
 IDENTITY = ("instance", "node", "zone", "source", "boot_id", "address", "pod")
+WHOLE_TEXT = 0x81  # first byte of a text message in a single WebSocket frame (RFC 6455, 5.2)
+SIZE_16 = 126  # second byte of an unmasked frame whose size stands in the two bytes after it
+HEAD_END = b"\r\n\r\n"
 
 
 class BadReplyError(Exception):
@@ -94,34 +99,75 @@ class Exchange(Protocol):
         """The peer closed: replies that its close completed, and the cause for those still waiting."""
 
 
-def identity(raw: bytes) -> dict[str, Any]:
+LONGEST = 253  # characters of a word about a peer: as many as a DNS name may have
+Word = Annotated[str, msgspec.Meta(max_length=LONGEST)]
+
+
+class Told(msgspec.Struct):
+    """What is read of a reply's JSON object; no boot_id: it is our own request, echoed unchanged."""
+
+    seq: int | None = None
+    instance: Word = ""
+    node: Word = ""
+    zone: Word = ""
+    source: Word = ""
+    boot_id: Word | None = None
+    address: Word = ""
+    pod: Word = ""
+
+
+_told = msgspec.json.Decoder(Told)
+
+
+def read(raw: bytes) -> Told:
     """The JSON object of a reply. Raises BadReplyError for anything else, however nasty."""
+    try:
+        return _told.decode(raw)
+    except msgspec.ValidationError:
+        return _salvaged(raw)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        raise BadReplyError("bad_response") from None
+
+
+def _salvaged(raw: bytes) -> Told:
+    """What is right in an object of which something is not: a strange word makes no answer a failure."""
     try:
         value = json.loads(raw)
     except (ValueError, RecursionError):
         raise BadReplyError("bad_response") from None
     if not isinstance(value, dict):
         raise BadReplyError("bad_response")
-    return value
+    words = {key: word for key in IDENTITY if isinstance(word := value.get(key), str) and len(word) <= LONGEST}
+    seq = value.get("seq")
+    return Told(seq if type(seq) is int else None, **words)
 
 
-def _known(value: dict[str, Any]) -> dict[str, str]:
-    if "boot_id" not in value:
-        return {}  # our own request, echoed unchanged
-    return {
-        key: text
-        for key in IDENTITY
-        if isinstance(text := value.get(key), str) and len(text) <= 253 and text.isprintable()
-    }
+def _info(told: Told) -> dict[str, str]:
+    if told.boot_id is None:
+        return {}
+    return _known((told.instance, told.node, told.zone, told.source, told.boot_id, told.address, told.pod))
 
 
-def _request(hello: Hello, seq: int, *, big: bool) -> bytes:
-    head = {"seq": seq, "source": hello.source, "instance": hello.instance}
-    if big:
-        head["size"] = BIG
-        line = json.dumps(head)
-        head["pad"] = "." * max(0, BIG - len(PREFIX) - len(line) - len(', "pad": ""') - 1)
-    return PREFIX + json.dumps(head).encode()
+@lru_cache(maxsize=1024)  # a peer says the same in every heartbeat
+def _known(words: tuple[str, ...]) -> dict[str, str]:
+    return {key: word for key, word in zip(IDENTITY, words, strict=True) if word and word.isprintable()}
+
+
+class Requests:
+    """The requests of one connection: all but their number is encoded once."""
+
+    __slots__ = ("_big", "_small")
+
+    def __init__(self, hello: Hello) -> None:
+        self._small = json.dumps({"source": hello.source, "instance": hello.instance}).encode()[1:]
+        self._big = self._small[:-1] + b', "size": %d, "pad": "' % BIG
+
+    def line(self, seq: int, *, big: bool) -> bytes:
+        """Request number seq, without a line's end; a big one is of BIG bytes with it."""
+        if not big:
+            return b'%b{"seq": %d, %b' % (PREFIX, seq, self._small)
+        head = b'%b{"seq": %d, %b' % (PREFIX, seq, self._big)
+        return b'%b%b"}' % (head, b"." * (BIG - len(head) - len('"}\n')))
 
 
 class Tcp:
@@ -130,7 +176,7 @@ class Tcp:
     ready = True
 
     def __init__(self, hello: Hello) -> None:
-        self._hello = hello
+        self._requests = Requests(hello)
         self._buffer = b""
         self._read = 0  # since the last request
 
@@ -139,7 +185,7 @@ class Tcp:
 
     def heartbeat(self, seq: int, *, big: bool) -> bytes:
         self._read = 0
-        return _request(self._hello, seq, big=big) + b"\n"
+        return self._requests.line(seq, big=big) + b"\n"
 
     def feed(self, data: bytes) -> list[Reply]:
         self._read += len(data)
@@ -159,11 +205,24 @@ def message(line: bytes) -> Reply:
     """`ovnwatch/1 {json}` -> Reply. Raises BadReplyError."""
     if not line.startswith(PREFIX) or len(line) > MOST:
         raise BadReplyError("bad_response")
-    value = identity(line[len(PREFIX) :])
-    seq = value.get("seq")
-    if type(seq) is not int:
+    told = read(line[len(PREFIX) :])
+    if told.seq is None:
         raise BadReplyError("bad_response")
-    return Reply(seq, _known(value))
+    return Reply(told.seq, _info(told))
+
+
+def frame_size(data: bytes, at: int = 0) -> int:
+    """Bytes of the WebSocket frame at `at`, its head included; 0: too few of them are here (RFC 6455, 5.2)."""
+    if len(data) < at + 2:
+        return 0
+    masked, size = divmod(data[at + 1], 0x80)
+    begin = 2
+    if size >= SIZE_16:
+        begin = 4 if size == SIZE_16 else 10
+        if len(data) < at + begin:
+            return 0
+        size = int.from_bytes(data[at + 2 : at + begin], "big")
+    return begin + 4 * masked + size
 
 
 class Ws:
@@ -172,10 +231,12 @@ class Ws:
     def __init__(self, hello: Hello) -> None:
         scheme = "wss" if hello.tls else "ws"
         self._hello = hello
+        self._requests = Requests(hello)
         self._protocol = ClientProtocol(parse_uri(f"{scheme}://{hello.authority}/"), max_size=MOST)
         self._ours = False
         self._read = 0  # since the last request
-        self._message = b""  # a message of which not all fragments are here; the protocol limits its size
+        self._buffer = b""  # the begin of a frame; before the 101 is here, the end of what was read
+        self._message = b""  # a message of which not all fragments are here; MOST limits its size
         self.ready = False
 
     def opening(self) -> bytes:
@@ -187,31 +248,70 @@ class Ws:
     def heartbeat(self, seq: int, *, big: bool) -> bytes:
         self._read = 0
         if self._ours:
-            self._protocol.send_text(_request(self._hello, seq, big=big))
-        else:
-            self._protocol.send_ping(b"%d" % seq)
-        return b"".join(self._protocol.data_to_send())
+            return Frame(Opcode.TEXT, self._requests.line(seq, big=big)).serialize(mask=True)
+        return Frame(Opcode.PING, b"%d" % seq).serialize(mask=True)
 
     def feed(self, data: bytes) -> list[Reply]:
         self._read += len(data)
         if self._read > MOST:
             raise BadReplyError("ws_upgrade" if self._protocol.state is State.CONNECTING else "bad_response")
-        self._protocol.receive_data(data)
-        replies = []
-        for event in self._protocol.events_received():
+        if not self.ready:
+            data = self._handshake(data)
+        replies: list[Reply] = []
+        if self.ready:
+            replies = self._frames(self._buffer + data)
+            if not self.ready and not replies:
+                raise BadReplyError("closed")
+        return replies
+
+    def _handshake(self, data: bytes) -> bytes:
+        """Have the protocol read the answer to the upgrade; returns what follows it."""
+        seen = self._buffer + data
+        end = seen.find(HEAD_END)
+        cut = end + len(HEAD_END) - len(self._buffer) if end >= 0 else len(data)
+        self._buffer = seen[-len(HEAD_END) + 1 :] if end < 0 else b""
+        for event in self._events(data[:cut]):
             if isinstance(event, Response):
-                self._upgraded(event)
-            elif isinstance(event, Frame):
-                replies += self._frame(event)
+                self.ready = True
+                self._ours = "1" in event.headers.get_all("Ovnwatch")
+        if end >= 0 and not self.ready:
+            self._events(data[cut:])  # the page that came instead
+        return data[cut:]
+
+    def _frames(self, data: bytes) -> list[Reply]:
+        """Read the whole frames in `data`, and keep the rest.
+
+        The protocol gets one whole frame at a time; a text in a single frame, which a reply nearly always is, need not
+        go there.
+        """
+        replies: list[Reply] = []
+        at = size = 0
+        while self.ready and (size := frame_size(data, at)) and at + size <= len(data):
+            frame = data[at : at + size]
+            at += size
+            if frame[0] == WHOLE_TEXT and frame[1] <= SIZE_16:
+                text = frame[2 if frame[1] < SIZE_16 else 4 :]
+                if text.startswith(PREFIX):
+                    replies.append(message(text))
+                continue
+            for event in self._events(frame):
+                if isinstance(event, Frame):
+                    replies += self._frame(event)
+            # After a goodbye nothing may be asked here, whenever its socket follows.
+            self.ready = self._protocol.state is State.OPEN
+        if size > MOST:
+            raise BadReplyError("bad_response")
+        self._buffer = data[at:]
+        return replies
+
+    def _events(self, data: bytes) -> list[Event]:
+        self._protocol.receive_data(data)
+        events = self._protocol.events_received()
         if self._protocol.handshake_exc is not None:
             raise BadReplyError("ws_upgrade")
         if self._protocol.parser_exc is not None:
             raise BadReplyError("bad_response")
-        if self._protocol.state is State.CLOSING:
-            self.ready = False  # the peer said goodbye: nothing may be asked here, whenever its socket follows
-            if not replies:
-                raise BadReplyError("closed")
-        return replies
+        return events
 
     def _frame(self, frame: Frame) -> list[Reply]:
         data = bytes(frame.data)
@@ -225,10 +325,6 @@ class Ws:
         elif whole.startswith(PREFIX):
             return [message(whole)]
         return []
-
-    def _upgraded(self, response: Response) -> None:
-        self.ready = self._protocol.handshake_exc is None
-        self._ours = "1" in response.headers.get_all("Ovnwatch")
 
     def owed(self) -> bytes:
         return b"".join(self._protocol.data_to_send())
@@ -317,7 +413,7 @@ class Http:
         info = {}
         if body.startswith(b"{"):
             with suppress(BadReplyError):  # any page is an answer; only ours says who answered
-                info = _known(identity(body))
+                info = _info(read(body))
         return [Reply(self._seq, info)]
 
 

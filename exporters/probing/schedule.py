@@ -3,15 +3,20 @@
 A stream's grid is t_k = phase + k * T on CLOCK_MONOTONIC, phase = hash(stream) mod T, so that streams interleave, and
 do so again after a restart. Due times fall into slots of 5 ms; one timer walks the slots, however many streams there
 are. Grid points that passed while nobody looked are skipped and counted, never replayed.
+
+A grid is filed once: T is a whole number of milliseconds, so that after T (or five of it) the same slots come round.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
+from math import ceil
 
 SLOT = 0.005  # seconds; also the tick that finds our own stalls
+SLOT_MS = 5
 PER_SECOND = 200.0  # slots
+EXACT = 1e-5  # slots: what floats of a machine up for years may be wrong by
 
 Call = Callable[[float], None]
 
@@ -28,19 +33,25 @@ def first_point(offset: float, interval: float, now: float) -> float:
     return point if point >= now else point + interval
 
 
-def next_point(point: float, interval: float, now: float) -> tuple[float, int]:
-    """The grid point to wait for after `point` was served at `now`, and how many were missed on the way."""
-    missed = int((now - point) / interval)
-    return point + (missed + 1) * interval, missed
+def serve(first: float, interval: float, number: int, now: float) -> tuple[float, int]:
+    """How late (seconds) point `number` of the grid from `first` is at `now`, and how many after it passed.
+
+    It is not due yet if that is -1.
+    """
+    lag = now - (first + number * interval)
+    if 0 <= lag < interval:
+        return lag, 0
+    return lag, int(lag / interval) if lag > 0 else -(lag < -EXACT * SLOT)
 
 
 class Wheel:
-    """Calls by the slot they are due in. `at` files a call, `due` hands out what the time has reached, in order."""
+    """Calls by the slot they are due in, once or for good; `due` hands out what the time has reached, in order."""
 
-    __slots__ = ("_reached", "_slots")
+    __slots__ = ("_reached", "_rings", "_slots")
 
     def __init__(self, now: float) -> None:
         self._slots: dict[int, list[Call]] = {}
+        self._rings: dict[int, dict[int, list[Call]]] = {}  # by length; slot modulo length -> calls
         self._reached = int(now * PER_SECOND)
 
     def at(self, when: float, call: Call) -> None:
@@ -57,15 +68,42 @@ class Wheel:
         else:
             waiting.append(call)
 
+    def every(self, first: float, interval: float, call: Call) -> None:
+        """File `call(now)` for `first` and each `interval` (seconds, in whole milliseconds) after it, for good.
+
+        Where it was filed comes round before `first` and, after a sleep, too often: `serve` tells what is due.
+        """
+        for ring, place in self._places(first, interval):
+            ring.setdefault(place, []).append(call)
+
+    def never(self, first: float, interval: float, call: Call) -> None:
+        """Take back what `every` filed with the same arguments."""
+        for ring, place in self._places(first, interval):
+            ring[place].remove(call)
+
+    def _places(self, first: float, interval: float) -> Iterator[tuple[dict[int, list[Call]], int]]:
+        period = round(interval * 1000)
+        rounds = 1 if period % SLOT_MS == 0 else SLOT_MS
+        length = period * rounds // SLOT_MS
+        ring = self._rings.setdefault(length, {})
+        for number in range(rounds):
+            yield ring, ceil((first + number * interval) * PER_SECOND - EXACT) % length
+
     def due(self, now: float) -> list[Call]:
-        """All calls whose slot has begun by `now`, earliest slot first."""
+        """All calls whose slot has begun by `now`, earliest slot first, those that recur last."""
         last = int(now * PER_SECOND)
+        begin = self._reached + 1
+        if last < begin:
+            return []
+        self._reached = last
         calls: list[Call] = []
-        if last - self._reached > len(self._slots):  # a long sleep: walk the filed slots, not the missed ones
+        if last - begin >= len(self._slots):  # a long sleep: walk the filed slots, not the missed ones
             for slot in sorted(slot for slot in self._slots if slot <= last):
                 calls += self._slots.pop(slot)
         else:
-            for slot in range(self._reached + 1, last + 1):
+            for slot in range(begin, last + 1):
                 calls += self._slots.pop(slot, ())
-        self._reached = max(self._reached, last)
+        for length, ring in self._rings.items():
+            for slot in range(max(begin, last - length + 1), last + 1):
+                calls += ring.get(slot % length, ())
         return calls

@@ -38,6 +38,8 @@ class Stalls:
 
     def verdict(self, started: float, wrote: float, due: float, prompt: float) -> float:
         """When a probe may be judged that is due at `due`. wrote: when its request was written, 0.0 if it was not."""
+        if not self._recent or self._recent[-1][1] <= started:
+            return due
         for begin, end in self._recent:
             if end > started and begin < due:
                 held_up = not wrote or wrote > begin
@@ -46,7 +48,12 @@ class Stalls:
 
     def overlap(self, begin: float, end: float) -> bool:
         """Was any of [begin, end] within a stall?"""
-        return any(g1 > begin and g0 < end for g0, g1 in self._recent)
+        for g0, g1 in reversed(self._recent):
+            if g1 <= begin:
+                return False  # and so are all before it
+            if g0 < end:
+                return True
+        return False
 
     def just_ended(self, now: float, within: float) -> bool:
         return bool(self._recent) and now - self._recent[-1][1] <= within

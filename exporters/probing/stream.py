@@ -18,7 +18,7 @@ from exporters.probing.latency import Latency
 from exporters.probing.outage import Book, Closed, Counted, Down, Evidence, Finished, Late, Opened, Scope, Up
 from exporters.probing.protocols import PROTOCOLS, BadReplyError, Exchange, Hello, Reply
 from exporters.probing.record import Stats
-from exporters.probing.schedule import Wheel, first_point, next_point, phase
+from exporters.probing.schedule import Wheel, first_point, phase, serve
 from exporters.probing.stall import Stalls
 from exporters.settings import Stream as Spec
 
@@ -95,7 +95,8 @@ class Stream:
         self._links: dict[int, Link] = {}
         self._live: Link | None = None
         self._pending: list[Probe] = []  # undecided and clean, oldest first
-        self._point = 0.0
+        self._first_point = 0.0
+        self._points = 0  # served or missed
         self._seq = 0
         self._last_fresh = 0.0
         self._retry_filed = False
@@ -107,12 +108,13 @@ class Stream:
 
     def start(self, now: float) -> None:
         interval = self.spec.interval
-        self._point = first_point(phase(self.spec.key, interval), interval, now)
-        self._shared.wheel.at(self._point, self._on_point)
+        self._first_point = first_point(phase(self.spec.key, interval), interval, now)
+        self._shared.wheel.every(self._first_point, interval, self._on_point)
 
     def stop(self) -> None:
         """Close everything; what is undecided stays unknown."""
         self.stopped = True
+        self._shared.wheel.never(self._first_point, self.spec.interval, self._on_point)
         undecided = len(self._pending)
         if undecided:
             self.stats.unknown("shutdown", undecided)
@@ -122,11 +124,10 @@ class Stream:
         self._live = None
 
     def _on_point(self, now: float) -> None:
-        if self.stopped:
+        lag, missed = serve(self._first_point, self.spec.interval, self._points, now)
+        if missed < 0 or self.stopped:  # within this very tick
             return
-        lag = now - self._point
-        self._point, missed = next_point(self._point, self.spec.interval, now)
-        self._shared.wheel.at(self._point, self._on_point)
+        self._points += 1 + missed
         self.stats.scheduled(lag, missed)
         if self.address is None:
             if self.resolve_cause:  # else the first look-up is under way
@@ -228,8 +229,9 @@ class Stream:
         probe = link.outstanding.pop(reply.seq, None)
         if probe is None:
             return  # an answer to nothing we wait for
-        for seq in [seq for seq, other in link.outstanding.items() if seq < reply.seq and other.decided]:
-            del link.outstanding[seq]  # replies come in order: the peer left this one out
+        if link.outstanding:
+            for seq in [seq for seq, other in link.outstanding.items() if seq < reply.seq and other.decided]:
+                del link.outstanding[seq]  # replies come in order: the peer left this one out
         if reply.info.get("instance") == self._hello.instance:
             self._shared.met_itself(self)
             return
@@ -240,12 +242,17 @@ class Stream:
             self._tell(Late(probe.started, now, link.conn.number, link.conn.resent), now)
         else:
             self._decide(probe)
-            self.stats.succeeded(now + (time() - monotonic()), round_trip, reply.info)
+            self.stats.succeeded(time(), round_trip, reply.info)
             if probe.grid:
                 self.stats.observed(now, self.spec.interval)
             if probe.big:
                 self._lost_big = False
-            self._tell(Up(probe.started, now, link.conn.number), now)
+            if not (self.stats.seen() and self._book.good(probe.started, now, self._horizon())):
+                self._tell(Up(probe.started, now, link.conn.number), now)
+        self._keep(link)
+
+    def _keep(self, link: Link) -> None:
+        """A connection that answered becomes the live one, if there is none; else nothing more is wanted of it."""
         if not self._speech.persistent:
             self._drop(link)
         elif self._live is None and not link.outstanding and not self.stopped:

@@ -1,6 +1,7 @@
 """The scheduler alone: 10 000 streams that do nothing but come up once a second, on the engine's own wheel and tick.
 
-As a program (arguments: seconds to warm up, seconds to measure) it tells what the process spent on them.
+As a program (arguments: how many streams, seconds to warm up, seconds to measure) it tells what the process spent on
+them; with no streams, what a process costs that an event loop's timer wakes as often as the tick does.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import uvloop
 from exporters.identity import identify
 from exporters.probing.engine import Engine
 from exporters.probing.record import Record
-from exporters.probing.schedule import SLOT, Wheel, first_point, next_point, phase
+from exporters.probing.schedule import SLOT, Wheel, first_point, phase, serve
 
 from .measure import Effort, Result, cpu_seconds, each_us, module, result, rss_mb, tell, window_of
 
@@ -30,30 +31,39 @@ STATE_GOAL = 200  # bytes for each stream
 class Idle:
     """A stream's grid, and no stream."""
 
-    __slots__ = ("fired", "point", "wheel")
+    __slots__ = ("fired", "first")
 
     def __init__(self, wheel: Wheel, number: int, now: float) -> None:
-        self.wheel = wheel
         self.fired = 0
-        self.point = first_point(phase(f"bench|target-{number}|pod|http|4", INTERVAL), INTERVAL, now)
-        wheel.at(self.point, self.on_point)
+        self.first = first_point(phase(f"bench|target-{number}|pod|http|4", INTERVAL), INTERVAL, now)
+        wheel.every(self.first, INTERVAL, self.on_point)
 
     def on_point(self, now: float) -> None:
-        self.point, _missed = next_point(self.point, INTERVAL, now)
-        self.wheel.at(self.point, self.on_point)
-        self.fired += 1
+        _lag, missed = serve(self.first, INTERVAL, self.fired, now)
+        self.fired += 1 + missed
 
 
-async def spend(warm: float, seconds: float) -> None:
+async def spend(streams: int, warm: float, seconds: float) -> None:
+    loop = asyncio.get_running_loop()
     identity = identify("bench", "", "")
-    engine = Engine([], identity, Record([], identity), asyncio.get_running_loop())
-    idle = [Idle(engine.wheel, number, monotonic()) for number in range(STREAMS)]
-    engine.start()
+    engine = Engine([], identity, Record([], identity), loop)
+    idle = [Idle(engine.wheel, number, monotonic()) for number in range(streams)]
+    ticks = 0
+
+    def tick() -> None:
+        nonlocal ticks
+        ticks += 1
+        loop.call_later(SLOT, tick)
+
+    if idle:
+        engine.start()
+    else:
+        tick()
     await asyncio.sleep(warm)
-    before, fired = cpu_seconds(os.getpid()), sum(stream.fired for stream in idle)
+    before, fired = cpu_seconds(os.getpid()), ticks + sum(stream.fired for stream in idle)
     await asyncio.sleep(seconds)
-    done = sum(stream.fired for stream in idle) - fired
-    tell(os.getpid(), before, done, STREAMS / INTERVAL * seconds)
+    done = ticks + sum(stream.fired for stream in idle) - fired
+    tell(os.getpid(), before, done, (streams / INTERVAL if streams else 0.9 / SLOT) * seconds)
     await engine.stop()
 
 
@@ -75,14 +85,22 @@ def weigh() -> float:
 
 def scheduler(effort: Effort) -> list[Result]:
     """Two lines: the share of a core, and the bytes for each stream."""
-    turns = [window_of(module("scheduler", effort.warm, effort.window), effort) for _ in range(effort.repeats)]
+    turns, bare = [], []
+    for _ in range(effort.repeats):
+        turns.append(window_of(module("scheduler", STREAMS, effort.warm, effort.window), effort))
+        bare.append(window_of(module("scheduler", 0, effort.warm, effort.window), effort))
     name = f"scheduler, {STREAMS} idle streams at {1 / INTERVAL:g} Hz"
     shares = [window.each * STREAMS / INTERVAL for window in turns]
+    detail = {
+        "us_each": each_us(turns),
+        "rss_mb": rss_mb(turns),
+        "share_of_a_timer_that_does_nothing": round(each_us(bare) * 1e-6 / SLOT, 4),
+    }
     return [
-        result(f"{name}: share of a core", shares, CPU_GOAL, {"us_each": each_us(turns), "rss_mb": rss_mb(turns)}),
+        result(f"{name}: share of a core", shares, CPU_GOAL, detail),
         result(f"{name}: bytes each", [weigh()], STATE_GOAL, {}),
     ]
 
 
 if __name__ == "__main__":
-    uvloop.run(spend(*map(float, sys.argv[1:3])))
+    uvloop.run(spend(int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])))
