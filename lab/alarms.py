@@ -10,10 +10,10 @@ from lab.judge import Entry, Injected, must_see, shortest
 
 
 class Alarm(NamedTuple):
-    """An alert of one stream, or of none in particular (stream "")."""
+    """An alert and what it is about: a stream's key; b, b|route or a|b|pod for a pattern; "" is none in particular."""
 
     name: str
-    stream: str
+    about: str
 
 
 class Duty(NamedTuple):
@@ -46,7 +46,14 @@ DUTIES: dict[Expectation, tuple[Duty, ...]] = {
     "frozen": (Duty("OvnwatchPeerFrozen", limited=True, lasting=False, since_end=False),),
     "break": (Duty("OvnwatchConnectionsBreaking", limited=False, lasting=False, since_end=False),),
 }
+LABELS = ("source", "target", "path", "protocol", "family")
+GONE = Alarm("OvnwatchExporterDown", "")
 BOOKS: dict[str, Expectation] = {"outage": "path", "blip": "path", "frozen": "frozen", "break": "break"}
+
+
+def about(labels: Mapping[str, str]) -> str:
+    """What an alert with these labels is about."""
+    return "|".join(labels[each] for each in LABELS if each in labels)
 
 
 def due(made: Sequence[Injected], streams: Mapping[str, Stream], limits: Mapping[str, float]) -> set[Alarm]:
@@ -64,9 +71,9 @@ def due(made: Sequence[Injected], streams: Mapping[str, Stream], limits: Mapping
     return alarms
 
 
-def justified(history: Iterable[Entry], limits: Mapping[str, float]) -> set[Alarm]:
-    """The alerts that may fire, for what the streams recorded."""
-    alarms = {WATCHDOG}
+def justified(history: Iterable[Entry], made: Iterable[Injected], limits: Mapping[str, float]) -> set[Alarm]:
+    """The alerts of streams that may fire for what these recorded, and those of exporters for what was made."""
+    alarms = {WATCHDOG, GONE} if any(each.killed for each in made) else {WATCHDOG}
     for each in history:
         for duty in DUTIES[BOOKS[each.kind]]:
             # Seconds of a frozen peer are counted for two minutes, so several short ones add up.
@@ -88,30 +95,41 @@ def missing(fired: Iterable[Alarm], over: Iterable[Alarm], must: Iterable[Alarm]
 
 
 def _told(alarm: Alarm) -> str:
-    return f"{alarm.name} for {alarm.stream}" if alarm.stream else alarm.name
+    return f"{alarm.name} for {alarm.about}" if alarm.about else alarm.name
 
 
-def rows(made: Sequence[Injected], fired: Mapping[Alarm, Sequence[float]], must: set[Alarm]) -> list[AlarmRow]:
-    """A line for each alert. fired: when each alarm arrived, monotonic seconds."""
+def rows(
+    made: Sequence[Injected],
+    fired: Mapping[Alarm, Sequence[float]],
+    must: set[Alarm],
+    patterns: Mapping[Alarm, Sequence[float]],
+) -> list[AlarmRow]:
+    """A line for each alert. fired: when each alarm arrived; patterns: what began when that one shows; monotonic."""
     result = []
     for alert in sorted({alarm.name for alarm in (*must, *fired)}):
         those = [alarm for alarm in fired if alarm.name == alert]
-        delays = [delay for alarm in those for delay in _delays(made, alarm, fired[alarm])]
+        delays = [
+            delay for alarm in those for delay in _delays(patterns.get(alarm) or _edges(made, alarm), fired[alarm])
+        ]
         middle = median(delays) if delays else None
         due_for = sum(alarm.name == alert for alarm in must)
         result.append(AlarmRow(alert, due_for, len(those), middle, max(delays, default=None)))
     return result
 
 
-def _delays(made: Sequence[Injected], alarm: Alarm, arrived: Sequence[float]) -> Iterator[float]:
-    """Seconds from the last edge that can have caused an alarm to its arrival."""
-    edges = [
-        injected.truths[alarm.stream][duty.since_end].before
+def _edges(made: Sequence[Injected], alarm: Alarm) -> list[float]:
+    """When what fires an alarm of a stream began, or ended."""
+    return [
+        injected.truths[alarm.about][duty.since_end].before
         for injected in made
-        if alarm.stream in injected.truths
+        if alarm.about in injected.truths
         for duty in DUTIES[injected.expectation]
         if duty.name == alarm.name
     ]
+
+
+def _delays(edges: Iterable[float], arrived: Sequence[float]) -> Iterator[float]:
+    """Seconds from the last edge that can have caused an alarm to its arrival."""
     for at in arrived:
         if before := [edge for edge in edges if edge <= at]:
             yield at - max(before)

@@ -1,37 +1,37 @@
-"""`ovnwatch demo`: three peers, Prometheus and Alertmanager here, interrupted on purpose: was it measured rightly?
+"""`ovnwatch demo`: three peers, a bastion, Prometheus and Alertmanager, interrupted on purpose: measured rightly?
 
 1. Everything listens on 127.0.0.1, on ports the kernel found free, and needs neither root nor a network.
 2. Whatever happens, all processes are ended and the folder is removed; only --keep keeps it.
-3. It passes only if every interruption was measured rightly, nothing else was recorded, and the alerts arrived.
+3. It passes only if every interruption was measured rightly and named rightly, nothing else was recorded, the alerts
+   arrived, the bastion heard all that peers recorded, and every query of the dashboard found something.
 """
 
 import argparse
 import asyncio
-import json
 import os
 import secrets
 import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Coroutine, Mapping, Sequence
+import time
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Never
 
-from exporters import catalog
 from exporters.calibrate.injection import Truth
-from lab import alarms, judge, monitoring, screen, script
+from lab import judge, monitoring, patterns, screen, script
 from lab.children import ChildEndedError, Children
+from lab.closing import close
 from lab.crash import crash
 from lab.judge import Entry, Injected
-from lab.monitoring import MissingError
-from lab.plant import NAMES, POLL_SECONDS, PROTOCOLS, NotReadyError, Plant, build, key, ready, until
+from lab.monitoring import MissingError, Notice
+from lab.patterns import Look
+from lab.plant import ECHOES, NAMES, POLL_SECONDS, NotReadyError, Plant, build, ready
 from lab.screen import Screen
 
-CLOSING_SECONDS = 20.0  # for the last entries and alerts to come
-LISTED, EXAMPLES = 20, 4  # lines of what was wrong, and of what was not
+MILD = ("established_broken", "not_enough_known")  # true after every break, and at every start
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -97,19 +97,22 @@ async def _beside(work: Coroutine[Any, Any, bool], *others: Coroutine[Any, Any, 
 
 async def _perform(args: argparse.Namespace, programs: tuple[str, str], children: Children, show: Screen) -> bool:
     """Build it all, interrupt, judge; without --once it then goes on until cancelled."""
-    limits = {name: min(each.limits.values()) for name, each in catalog.load().thresholds.items()}
     names = ", ".join(NAMES)
-    show.block([f"ovnwatch demo --seed {args.seed}: peers {names} probe each other through relays", ""], "head")
+    show.block(
+        [f"ovnwatch demo --seed {args.seed}: peers {names} probe each other through relays, and a bastion"], "head"
+    )
+    show.block(["probes each from outside by relays that stand for its LoadBalancer, NodePort and Route", ""], "head")
     async with AsyncExitStack() as stack:
         plant = await build(stack, children, programs)
         show.block([*plant.addresses(), ""])
 
         async def work() -> bool:
+            begun = time.monotonic()
             show.event("wait", "for streams to be up and scraped, and a first alert: about 10 s")
             await ready(plant)
             show.event("ready", f"{len(plant.streams)} streams are up and scraped, alerts arrive")
             made = await _play(plant, show, script.write(args.seed, NAMES))
-            passed = await _close(plant, show, made, limits)
+            passed = await close(plant, show, made, begun)
             if not args.once:
                 show.block(["", "Everything goes on until Ctrl-C. Look around:", *plant.addresses(), ""], "head")
                 await asyncio.Event().wait()
@@ -119,23 +122,44 @@ async def _perform(args: argparse.Namespace, programs: tuple[str, str], children
 
 
 async def _watch(plant: Plant, show: Screen) -> None:
-    """Follow the peers' histories; show what opens and closes, and the alerts that arrive."""
-    read: dict[str, tuple[str, int]] = {}  # peer -> (journal, the last number seen)
+    """Follow the histories and what the bastion says; show what opens and closes, and the alerts that arrive."""
+    read: dict[str, tuple[str, int]] = {}  # exporter -> (journal, the last number seen)
+    described: set[str] = set()
     while True:
         await asyncio.sleep(POLL_SECONDS)
         new: list[Entry] = []
-        for name, peer in plant.peers.items():
+        for name, exporter in plant.exporters.items():
             journal, since = read.get(name, ("", 0))
-            answer = await plant.get(peer, f"/history?since={since}")
+            answer = await plant.get(exporter, f"/history?since={since}")
             if answer is None:
                 continue
             same = answer["journal"] == journal
             read[name] = (answer["journal"], answer["next"] if same else 0)  # another process numbers anew
             new += map(judge.entry, answer["items"] if same else ())
         plant.seen.entries |= {each.id: each for each in new}
-        told, plant.seen.news = plant.seen.news, []
-        for line in [*screen.entry_lines(new, plant.streams), *screen.notice_lines(told)]:
+        told, plant.seen.news = _first(plant.seen.news, described), []
+        for line in [*screen.entry_lines(new, plant.streams), *screen.notice_lines(told), *await _look(plant)]:
             show.event(*line)
+
+
+def _first(notices: Sequence[Notice], described: set[str]) -> list[Notice]:
+    """The notices, those of alerts that have been described without their text."""
+    shown = []
+    for each in notices:
+        shown.append(each._replace(text="") if each.name in described else each)
+        described.add(each.name)
+    return shown
+
+
+async def _look(plant: Plant) -> list[tuple[str, str, str]]:
+    """Note what the bastion holds for the worst; its sentence as (word, text, tone), once it is settled."""
+    at = time.monotonic()
+    looks, said = plant.seen.looks, await plant.get(plant.bastion, "/status")
+    if said is None:
+        return []
+    worst = next((each for each in said["look"] if each["key"] not in MILD), None)
+    looks.append(Look(at, worst["key"], worst["target"]) if worst else Look(at, "", ""))
+    return [("look", f"the bastion says: {worst['text']}", "look")] if worst and patterns.settled(looks) else []
 
 
 async def _play(plant: Plant, show: Screen, steps: Sequence[script.Step]) -> list[Injected]:
@@ -145,67 +169,24 @@ async def _play(plant: Plant, show: Screen, steps: Sequence[script.Step]) -> lis
         show.event("inject", screen.step_text(number, len(steps), step), "head")
         killed = step.target if step.fault == "kill" else ""
         truths = await (_kill(plant, step) if killed else _interrupt(plant, step))
-        made.append(Injected(number, step.title, step.expectation, truths, killed))
+        made.append(Injected(number, step.title, step.expectation, truths, killed, step.target, step.named))
     return made
 
 
 async def _interrupt(plant: Plant, step: script.Step) -> dict[str, Truth]:
-    keys = [key(pair, protocol) for pair in step.pairs for protocol in PROTOCOLS]
-    return await plant.relays.interrupt(step.fault, keys, step.seconds)
+    return await plant.relays.interrupt(step.fault, [key for way in step.ways for key in way.streams()], step.seconds)
 
 
 async def _kill(plant: Plant, step: script.Step) -> dict[str, Truth]:
-    peer = plant.peers[step.target]
+    peer = plant.exporters[step.target]
     child = peer.child
     assert child is not None
     truths = await crash(
         lambda: plant.children.kill(child),
-        lambda: plant.start_peer(peer),
-        {protocol: peer.ports[protocol] for protocol in PROTOCOLS},
+        lambda: plant.start(peer),
+        {protocol: peer.ports[protocol] for protocol in ECHOES},
     )
-    return {key(pair, protocol): truths[protocol] for pair in step.pairs for protocol in PROTOCOLS}
-
-
-async def _close(plant: Plant, show: Screen, made: Sequence[Injected], limits: Mapping[str, float]) -> bool:
-    """Wait for what is still to come, print the verdict; True if it passes."""
-    seen = plant.seen
-    ordered = alarms.due(made, plant.streams, limits)
-    must = may = alarms.justified((), limits)
-    verdict = judge.judge(made, (), plant.streams, {})
-
-    async def complete() -> bool:
-        nonlocal verdict, must, may
-        may = alarms.justified(seen.entries.values(), limits)
-        must = ordered & may  # what was not recorded is the verdict's, not the alerts'
-        verdict = judge.judge(made, seen.entries.values(), plant.streams, await plant.relays.held())
-        return not verdict.missing and not alarms.missing(seen.fired, seen.over, must)
-
-    show.event("wait", f"for the last entries and alerts, at most {CLOSING_SECONDS:.0f} s")
-    await until(complete, CLOSING_SECONDS)
-    alerting = [*alarms.faults(seen.fired, may), *alarms.missing(seen.fired, seen.over, must)]
-    wrong = [*verdict.wrong, *verdict.missing, *alerting]
-    show.block(["", *screen.table(verdict.rows), ""])
-    show.block([*screen.alarm_table(alarms.rows(made, seen.fired, must)), ""])
-    busy = f"Rightly recorded too, {len(verdict.explained)} times: a busy machine held up relay or peer for as long."
-    show.block(screen.reasons(busy, verdict.explained, EXAMPLES))
-    show.block(screen.reasons("Wrong:", wrong, LISTED), "bad")
-    held, entries = sum(row.held for row in verdict.rows), sum(row.seen for row in verdict.rows)
-    if wrong:
-        show.block([f"FAIL: {held} of {entries} measurements held, {len(wrong)} reasons above"], "bad")
-    else:
-        show.block([f"PASS: {held} of {entries} measurements held, no other event, every alert arrived"], "good")
-    await _write(plant, made)
-    return not wrong
-
-
-async def _write(plant: Plant, made: Sequence[Injected]) -> None:
-    """Put what was judged into the folder, for whoever keeps it."""
-    found = {
-        "made": [asdict(each) for each in made],
-        "entries": [each._asdict() for each in plant.seen.entries.values()],
-        "held": await plant.relays.held(),
-    }
-    (plant.children.folder / "judged.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+    return {way.key(protocol): truths[protocol] for way in step.ways for protocol in script.PROTOCOLS[way.path]}
 
 
 if __name__ == "__main__":

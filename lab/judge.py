@@ -17,7 +17,9 @@ from typing import Any, NamedTuple
 
 from exporters.calibrate.injection import Bracket, Expectation, Truth
 from exporters.settings import Stream
+from exporters.verdict.compare import MESH
 from lab.held import Held, Span, drawn_out, explain, on_way, within
+from lab.script import Way
 
 PERSISTENT = ("tcp", "ws")  # they keep a connection that can break
 KINDS: dict[Expectation, tuple[str, ...]] = {"path": ("outage", "blip"), "frozen": ("frozen",), "break": ("break",)}
@@ -74,14 +76,20 @@ class Injected:
     expectation: Expectation
     truths: Mapping[str, Truth]
     killed: str = ""  # the peer whose process ended
+    target: str = ""  # the peer it is about
+    named: str = ""  # what the bastion must say of it, see script.Scene
 
 
 class Row(NamedTuple):
-    """One interruption as the streams of one protocol measured it; seconds, the widest of all that the streams say."""
+    """One interruption as the streams of one protocol, from inside or from outside, measured it.
+
+    Seconds, the widest of all that the streams say.
+    """
 
     number: int
     title: str
     expectation: Expectation
+    outside: bool
     protocol: str
     true: float  # at least, in the median of the streams
     streams: int
@@ -256,8 +264,8 @@ def _told(seen: Entry) -> str:
 
 
 def name(stream: Stream) -> str:
-    """A stream in few letters: `a>b tcp`."""
-    return f"{stream.source}>{stream.target} {stream.protocol}"
+    """A stream in few letters: `a>b tcp`, `bastion>b-lb tcp`."""
+    return f"{Way(stream.source, stream.target, stream.path)} {stream.protocol}"
 
 
 def width_promised(expectation: Expectation, stream: Stream) -> float:
@@ -278,8 +286,12 @@ def _too_wide(cases: Iterable[Case]) -> Iterator[str]:
 
 
 def _rows(cases: Sequence[Case]) -> Iterator[Row]:
-    for protocol in sorted({case.stream.protocol for case in cases}):
-        yield _row([case for case in cases if case.stream.protocol == protocol])
+    for kind in sorted({_kind(case) for case in cases}):
+        yield _row([case for case in cases if _kind(case) == kind])
+
+
+def _kind(case: Case) -> tuple[bool, str]:
+    return case.stream.path not in MESH, case.stream.protocol
 
 
 def _row(cases: Sequence[Case]) -> Row:
@@ -290,6 +302,7 @@ def _row(cases: Sequence[Case]) -> Row:
         number=injected.number,
         title=injected.title,
         expectation=injected.expectation,
+        outside=_kind(cases[0])[0],
         protocol=cases[0].stream.protocol,
         true=median(shortest(injected.truths[case.stream.key]) for case in cases),
         streams=len(cases),

@@ -39,18 +39,15 @@ def programs() -> tuple[str, str]:
     return prometheus, alertmanager
 
 
-def prometheus_config(peers: Iterable[int], alertmanager: int, rules: Path) -> str:
-    """Scrape the peers (their ports) every second, judge as often; targets appear some 5 s after the start."""
-    scraped = [f"{LOCAL}:{port}" for port in peers]
+def prometheus_config(jobs: Mapping[str, Iterable[int]], alertmanager: int, rules: Path) -> str:
+    """Scrape the ports of each job every second, judge as often; targets appear some 5 s after the start."""
     config = {
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
         "rule_files": [str(rules / "*.yaml")],
         "alerting": {"alertmanagers": [{"static_configs": [{"targets": [f"{LOCAL}:{alertmanager}"]}]}]},
         "scrape_configs": [
-            {
-                "job_name": "ovnwatch-peer",
-                "static_configs": [{"targets": scraped}],
-            }
+            {"job_name": name, "static_configs": [{"targets": [f"{LOCAL}:{port}" for port in ports]}]}
+            for name, ports in jobs.items()
         ],
     }
     return yaml.safe_dump(config, sort_keys=False)

@@ -6,14 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TextIO
 
 from exporters.settings import Stream
+from lab import alarms
 from lab.alarms import AlarmRow
 from lab.judge import Entry, Row
 from lab.monitoring import Notice
-from lab.script import Step
+from lab.script import Step, Way
 
 WIDTH = 98
 INDENT = " " * 17
-COLOURS = {"bad": "31", "good": "32", "alert": "33", "head": "1", "": ""}
+COLOURS = {"bad": "31", "good": "32", "alert": "33", "look": "36", "head": "1", "": ""}
 
 
 class Screen:
@@ -46,11 +47,11 @@ def step_text(number: int, of: int, step: Step) -> str:
     return f"{number}/{of}: {step.done}. It should look like {step.look}."
 
 
-def who(streams: Iterable[tuple[str, str, str]]) -> str:
-    """(source, target, protocol)s in few letters, those of one way together: `a>b http tcp ws, c>b tcp`."""
+def who(streams: Iterable[tuple[Way, str]]) -> str:
+    """Ways and protocols in few letters, those of one way together: `a>b http tcp ws, bastion>b-lb tcp`."""
     ways: dict[str, list[str]] = {}
-    for source, target, protocol in streams:
-        ways.setdefault(f"{source}>{target}", []).append(protocol)
+    for way, protocol in streams:
+        ways.setdefault(str(way), []).append(protocol)
     return ", ".join(f"{way} {' '.join(sorted(protocols))}" for way, protocols in sorted(ways.items()))
 
 
@@ -61,7 +62,9 @@ def entry_lines(entries: Sequence[Entry], streams: Mapping[str, Stream]) -> list
         alike.setdefault(("open" if each.end_latest is None else each.kind, each.cause), []).append(each)
     lines = []
     for (kind, cause), those in alike.items():
-        whose = who((each.source, each.target, each.protocol) for each in (streams[one.stream] for one in those))
+        whose = who(
+            (Way(each.source, each.target, each.path), each.protocol) for each in (streams[one.stream] for one in those)
+        )
         if kind == "open":
             lines.append(("down", f"{whose}: {cause}", "bad"))
             continue
@@ -78,13 +81,21 @@ def notice_lines(told: Sequence[Notice]) -> list[tuple[str, str, str]]:
         alike.setdefault((each.name, each.severity, each.status), []).append(each)
     lines = []
     for (alert, severity, status), those in alike.items():
-        labels = [each.labels for each in those if "target" in each.labels]
-        whose = who((each["source"], each["target"], each["protocol"]) for each in labels) or "all"
+        whose = _whose([each.labels for each in those])
         if status == "firing":
-            lines.append(("alert", f"{alert} ({severity}) {whose}. {those[0].text}", "alert"))
+            text = next((f". {each.text}" for each in those if each.text), "")
+            lines.append(("alert", f"{alert} ({severity}) {whose}{text}", "alert"))
         else:
             lines.append(("alert", f"{alert} ({severity}) is over: {whose}", "good"))
     return lines
+
+
+def _whose(labels: Sequence[Mapping[str, str]]) -> str:
+    """What alerts are about: streams, or what a pattern's have of source, target and path."""
+    streams = [each for each in labels if alarms.LABELS[-1] in each]
+    if streams:
+        return who((Way(each["source"], each["target"], each["path"]), each["protocol"]) for each in streams)
+    return ", ".join(sorted(alarms.about(each).replace("|", " ") for each in labels)) or "all"
 
 
 # --- at the end
@@ -95,17 +106,20 @@ HEAD = "  # injected                true s  proto  seen held   lower estimate   
 def table(rows: Sequence[Row]) -> list[str]:
     """Injected against measured, a line for each interruption and protocol."""
     lines = [HEAD, "-" * len(HEAD)]
-    number = 0
+    number, outside = 0, False
     for row in rows:
         first = row.number != number
         number = row.number
-        head = f"{row.number:>3} {row.title:<22}" if first else " " * 26
+        title = row.title if first else "  from outside" if row.outside and not outside else ""
+        outside = row.outside
+        head = f"{row.number if first else '':>3} {title:<22}"
         lines.append(f"{head} {_true(row):>7}  {row.protocol:<5} {_seen(row):>5} {_measured(row)}")
     return [
         *lines,
         "",
         "Seconds. true: at least. Of the streams of one protocol: least lower, median estimate, greatest",
         "upper bound, width, delay until noticed, and error (of the estimate, to the nearest true length).",
+        "from outside: the bastion's streams, by LoadBalancer, NodePort and Route.",
         "seen: of the streams hit; * not all of them had to: shorter than an interval, or no connection kept.",
         "+ relay or peer did not run for a moment just before or after, which made it longer than meant.",
     ]

@@ -17,16 +17,18 @@ from exporters import catalog
 from exporters.calibrate.injection import Bracket, Expectation, Truth
 from exporters.calibrate.relay import FAULTS, YOUNG
 from exporters.settings import Stream
-from lab import alarms, children, crash, demo, held, judge, monitoring, screen, script
+from lab import alarms, board, children, closing, crash, demo, held, judge, monitoring, patterns, screen, script
 from lab.alarms import Alarm
 from lab.children import ChildEndedError, Children
 from lab.judge import Entry, Injected
 from lab.monitoring import Notice
+from lab.patterns import Look
 from lab.plant import until
 from lab.relays import Relays
+from lab.script import Way
 
 TEMPO = {"http": (0.5, 0.15), "tcp": (0.1, 0.06), "ws": (0.1, 0.06)}
-LIMITS = {name: min(each.limits.values()) for name, each in catalog.load().thresholds.items()}
+LIMITS = closing.LIMITS
 
 
 def stream(protocol: str, source: str = "a", target: str = "b") -> Stream:
@@ -75,19 +77,22 @@ def test_every_step_is_a_fault_the_relays_know_with_what_it_should_show() -> Non
     for step in script.write(1, "abc"):
         expected = "path" if step.fault == "kill" else FAULTS[step.fault].expectation
         assert step.expectation == expected
-        assert {pair.target for pair in step.pairs} == {step.target}
+        assert {way.target for way in step.ways} == {step.target}
         assert len(step.title) <= 22  # the table's column
         assert "{" not in step.title + step.done + step.look
         assert step.pause >= script.SETTLE_SECONDS
+        assert not step.named or step.named in catalog.load().where_to_look
 
 
-def test_the_script_shows_all_kinds_a_page_and_a_one_sided_fault_in_about_a_minute() -> None:
+def test_the_script_shows_all_kinds_a_page_one_direction_and_each_way_in_in_little_more_than_a_minute() -> None:
     steps = script.write(1, "abc")
     assert {step.expectation for step in steps} == {"path", "frozen", "break"}
     assert max(step.seconds for step in steps) > LIMITS[alarms.PAGE] + 0.65 + alarms.NOTICE_SECONDS
-    assert min(len(step.pairs) for step in steps) == 1
+    hit = [{way.path for way in step.ways} for step in steps if step.named]
+    assert hit == [{"pod"}, {"loadbalancer"}, {"loadbalancer", "nodeport", "route"}, set(script.PROTOCOLS)]
+    assert min(len(step.ways) for step in steps if step.named == "one_way") == 1
     assert any(step.fault == "kill" for step in steps)
-    assert sum(step.seconds + step.pause for step in steps) < 60
+    assert sum(step.seconds + step.pause for step in steps) < 80
 
 
 # --- which stream must see what
@@ -272,7 +277,7 @@ def test_hold_ups_that_overlap_count_once() -> None:
 
 def test_alerts_are_due_for_what_lasted_long_enough() -> None:
     def due(*injected: Injected) -> set[tuple[str, str]]:
-        return {(alarm.name, alarm.stream) for alarm in alarms.due(injected, STREAMS, LIMITS)} - {alarms.WATCHDOG}
+        return {(alarm.name, alarm.about) for alarm in alarms.due(injected, STREAMS, LIMITS)} - {alarms.WATCHDOG}
 
     assert due(made("path", TCP)) == {("OvnwatchOutageEnded", TCP)}
     assert due(made("path", TCP, end=108.0)) == {("OvnwatchOutageEnded", TCP), ("OvnwatchStreamDown", TCP)}
@@ -283,7 +288,7 @@ def test_alerts_are_due_for_what_lasted_long_enough() -> None:
 
 
 def test_alerts_may_fire_for_what_was_recorded_and_for_nothing_else() -> None:
-    may = alarms.justified([entry(TCP, "outage"), entry(WS, "break"), entry(HTTP, "frozen")], LIMITS)
+    may = alarms.justified([entry(TCP, "outage"), entry(WS, "break"), entry(HTTP, "frozen")], (), LIMITS)
     fired = {
         alarms.WATCHDOG,
         Alarm("OvnwatchOutageEnded", TCP),
@@ -315,12 +320,111 @@ def test_an_alert_is_late_since_the_edge_that_caused_it() -> None:
         Alarm("OvnwatchStreamDown", TCP): [115.0],
         alarms.WATCHDOG: [90.0],
     }
-    rows = {row.name: row for row in alarms.rows(injected, fired, {alarms.WATCHDOG})}
+    pattern = Alarm("OvnwatchOneWay", "a|b|pod")
+    fired[pattern] = [116.0]
+    rows = {row.name: row for row in alarms.rows(injected, fired, {alarms.WATCHDOG}, {pattern: [100.0, 110.0]})}
+    assert rows["OvnwatchOneWay"].latest == pytest.approx(6.0)
     assert rows["OvnwatchOutageEnded"].delay == pytest.approx(1.5)
     assert rows["OvnwatchOutageEnded"].latest == pytest.approx(2.0)
     assert rows["OvnwatchStreamDown"].delay == pytest.approx(5.0)
     assert rows["OvnwatchWatchdog"].delay is None
     assert rows["OvnwatchWatchdog"].must == 1
+
+
+# --- patterns
+
+
+EVERYWHERE = {
+    key: Stream(way.source, way.target, way.path, protocol, 4, "127.0.0.1", 1, 0.5, 0.15, 3.0)
+    for way in [*script.between("abc"), *script.from_outside("abc")]
+    for protocol in script.PROTOCOLS[way.path]
+    for key in [way.key(protocol)]
+}
+WAITS = dict.fromkeys(patterns.ALERTS, 3.0)
+
+
+def hit(*ways: tuple[str, str, str], expectation: Expectation = "path", seconds: float = 9.0, **other: str) -> Injected:
+    keys = [key for way in ways for key in Way(*way).streams()]
+    return Injected(1, "cut", expectation, dict.fromkeys(keys, truth(100.0, 100.0 + seconds)), **other)
+
+
+IN = [("bastion", "b", path) for path in ("loadbalancer", "nodeport", "route")]
+NEAR = [("a", "b", "pod"), ("c", "b", "pod")]
+
+
+@pytest.mark.parametrize(
+    ("ways", "alerts"),
+    [
+        (IN[:1], {"OvnwatchOnePathDown for b|loadbalancer"}),
+        (IN[:2], {"OvnwatchOnePathDown for b|loadbalancer", "OvnwatchOnePathDown for b|nodeport"}),
+        (IN, {"OvnwatchExternalPathsDown for b"}),
+        (NEAR[:1], {"OvnwatchOneWay for a|b|pod"}),
+        (NEAR, {"OvnwatchOnePathDown for b|pod", "OvnwatchOneWay for a|b|pod", "OvnwatchOneWay for c|b|pod"}),
+        (IN + NEAR, {"OvnwatchAllPathsDown for b", "OvnwatchOneWay for a|b|pod", "OvnwatchOneWay for c|b|pod"}),
+    ],
+)
+def test_what_fails_together_shows_a_pattern(ways: list[tuple[str, str, str]], alerts: set[str]) -> None:
+    due = patterns.due([hit(*ways)], EVERYWHERE, WAITS)
+    assert set(alarms.missing((), (), due)) == {f"{each} did not fire" for each in alerts}
+    assert patterns.causes([hit(*ways)], EVERYWHERE) == {alarm: [100.0] for alarm in due}
+
+
+def test_a_pattern_is_due_only_if_it_lasted_and_never_for_breaks() -> None:
+    brief = hit(*IN, seconds=2.0)
+    assert patterns.due([brief], EVERYWHERE, WAITS) == set()
+    assert patterns.causes([brief], EVERYWHERE)
+    assert patterns.causes([hit(*IN, expectation="break")], EVERYWHERE) == {}
+
+
+def test_what_a_killed_peer_measured_is_not_known() -> None:
+    killed = hit(*IN, *NEAR, killed="b")
+    assert patterns.due([killed], EVERYWHERE, WAITS) == {Alarm("OvnwatchAllPathsDown", "b")}
+    assert Alarm("OvnwatchOneWay", "a|b|pod") in patterns.causes([killed], EVERYWHERE)
+    assert alarms.GONE in alarms.justified((), [killed], LIMITS)
+    assert alarms.GONE not in alarms.justified((), [hit(*IN)], LIMITS)
+
+
+def test_the_scripts_patterns_have_alerts_that_are_due() -> None:
+    made = [hit(*step.ways, seconds=step.seconds) for step in script.write(1, "abc") if step.named]
+    due = [{alarm.name for alarm in patterns.due([each], EVERYWHERE, closing.WAITS)} for each in made]
+    assert due == [
+        {"OvnwatchOneWay"},
+        {"OvnwatchOnePathDown"},
+        {"OvnwatchExternalPathsDown"},
+        {"OvnwatchAllPathsDown", "OvnwatchOneWay"},
+    ]
+
+
+def test_the_bastion_must_name_it_before_it_is_over() -> None:
+    cut = hit(*IN, target="b", named="external_down")
+    right, other = Look(108.0, "external_down", "b"), Look(108.0, "external_down", "c")
+    assert patterns.misnamed([cut, hit(*NEAR)], [right, Look(108.5, "router_down", "b")]) == []
+    said = "#1 cut: the bastion says {}, not external_down of b"
+    assert patterns.misnamed([cut], [other]) == [said.format("external_down of c")]
+    assert patterns.misnamed([cut], [right._replace(at=103.0), right._replace(at=110.0)]) == [said.format("nothing")]
+
+
+def test_what_the_bastion_says_is_shown_once_it_has_settled() -> None:
+    looks: list[Look] = []
+    shown = []
+    for at, key in ((0.0, ""), (1.0, "one_way"), (2.0, "target_down"), (3.0, "target_down"), (4.0, "target_down")):
+        looks.append(Look(at, key, "b"))
+        if patterns.settled(looks):
+            shown.append((at, key))
+    assert shown == [(4.0, "target_down")]
+
+
+# --- the dashboard
+
+
+def test_the_dashboards_queries_are_complete() -> None:
+    asked = board.queries(json.loads(board.FILE.read_text()), 90)
+    assert len({query.name for query in asked}) == len(asked) > 30
+    assert not [query for query in asked if "$" in query.expr]
+    assert {query.instant for query in asked} == {True, False}
+
+
+# --- notices
 
 
 def test_an_alert_told_twice_is_one_notice_and_fired_again_another() -> None:
@@ -344,7 +448,7 @@ def test_the_tables_fit_a_terminal() -> None:
     injected = [made("path", HTTP, TCP), made("break", HTTP, WS), made("frozen", TCP)]
     entries = [entry(HTTP, "outage"), entry(TCP, "outage"), entry(WS, "break", end=100.1)]
     lines = screen.table(judged(injected, *entries).rows)
-    lines += screen.alarm_table(alarms.rows(injected, {alarms.WATCHDOG: [1.0]}, {alarms.WATCHDOG}))
+    lines += screen.alarm_table(alarms.rows(injected, {alarms.WATCHDOG: [1.0]}, {alarms.WATCHDOG}, {}))
     lines += screen.reasons("Wrong:", ["a very long reason " * 10] * 5, 3)
     assert max(map(len, lines)) <= 100
     assert "  and 2 more" in lines
@@ -362,15 +466,17 @@ def test_like_changes_share_a_line() -> None:
         ("down", "a>b tcp ws, c>b tcp: refused"),
         ("up", "a>b http: blip of 0.40 s (0.30 to 0.50), reset"),
     ]
-    labels = {"source": "a", "target": "b", "protocol": "tcp"}
+    labels = {"source": "a", "target": "b", "path": "pod", "protocol": "tcp", "family": "4"}
     told = [
         Notice("OvnwatchStreamDown", "warning", "firing", labels, "It is down.", 1.0),
         Notice("OvnwatchStreamDown", "warning", "firing", {**labels, "protocol": "ws"}, "It is down.", 1.0),
         Notice("OvnwatchWatchdog", "none", "resolved", {}, "", 1.0),
+        Notice("OvnwatchOnePathDown", "warning", "firing", {"target": "b", "path": "route"}, "", 1.0),
     ]
     assert [text for _, text, _ in screen.notice_lines(told)] == [
         "OvnwatchStreamDown (warning) a>b tcp ws. It is down.",
         "OvnwatchWatchdog (none) is over: all",
+        "OvnwatchOnePathDown (warning) b route",
     ]
 
 

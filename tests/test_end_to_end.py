@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 OVNWATCH = [sys.executable, "-c", "import sys; from exporters.cli import main; sys.exit(main())"]
+PATTERNS = ("OnePathDown", "OneWay", "ExternalPathsDown", "AllPathsDown")
 
 pytestmark = [pytest.mark.system("prometheus", "prometheus-alertmanager"), pytest.mark.slow]
 
@@ -47,8 +48,9 @@ def test_every_interruption_is_measured_within_its_bounds_and_alerted(tmp_path: 
     assert lines[-1].startswith("PASS: ")
     assert "\x1b" not in shown
     assert "\r" not in shown
-    for alert in ("StreamDown", "OutageEnded", "PeerFrozen", "ConnectionsBreaking", "Watchdog"):
+    for alert in ("StreamDown", "OutageEnded", "PeerFrozen", "ConnectionsBreaking", "Watchdog", *PATTERNS):
         assert f"Ovnwatch{alert}" in shown
+    assert "the bastion says: " in shown
     assert processes_of(tmp_path) == {}
     assert list(tmp_path.iterdir()) == []
 
@@ -57,7 +59,7 @@ def test_every_interruption_is_measured_within_its_bounds_and_alerted(tmp_path: 
 def test_a_signal_in_the_middle_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
     running = demo(tmp_path)
     wait_until_all_runs(running)
-    assert len(processes_of(tmp_path)) == 7  # the demo, the relays, three peers, Prometheus, Alertmanager
+    assert len(processes_of(tmp_path)) == 8  # the demo, the relays, three peers, the bastion, Prometheus, Alertmanager
     running.send_signal(number)
     shown, said = running.communicate(timeout=60)
     assert running.returncode == 0, shown + said

@@ -1,0 +1,118 @@
+"""The demo's end: wait for what is still to come, hold all that was found against what was made, say it."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import NamedTuple
+
+from exporters import catalog
+from lab import alarms, board, judge, patterns, screen
+from lab.alarms import AlarmRow
+from lab.judge import Injected, Judgement
+from lab.plant import SCALE_FOR, Plant, until
+from lab.screen import Screen
+
+CLOSING_SECONDS = 20.0  # for the last entries and alerts to come
+LISTED, EXAMPLES = 20, 4  # lines of what was wrong, and of what was not
+THRESHOLDS = catalog.load().thresholds
+LIMITS = {name: min(each.limits.values()) for name, each in THRESHOLDS.items()}
+WAITS = {name: each.for_seconds * SCALE_FOR for name, each in THRESHOLDS.items()}
+
+
+class Found(NamedTuple):
+    """What was found: what was wrong, and what is missing and may yet come."""
+
+    verdict: Judgement
+    alerts: list[AlarmRow]
+    heard: int  # entries of peers of which the bastion has heard
+    queries: int  # of the dashboard
+    wrong: list[str]
+    missing: list[str]
+
+
+async def close(plant: Plant, show: Screen, made: Sequence[Injected], begun: float) -> bool:
+    """Wait for what is still to come, print the verdict; True if it passes. begun: monotonic, when scrapes began."""
+    found = None
+
+    async def complete() -> bool:
+        nonlocal found
+        found = await _find(plant, made, begun)
+        return not found.missing
+
+    show.event("wait", f"for the last entries and alerts, at most {CLOSING_SECONDS:.0f} s")
+    await until(complete, CLOSING_SECONDS)
+    assert found is not None
+    _tell(show, found)
+    await _write(plant, made)
+    return not found.wrong + found.missing
+
+
+async def _find(plant: Plant, made: Sequence[Injected], begun: float) -> Found:
+    seen, streams = plant.seen, plant.streams
+    shown = patterns.causes(made, streams)
+    may = alarms.justified(seen.entries.values(), made, LIMITS) | shown.keys()
+    ordered = alarms.due(made, streams, LIMITS) | patterns.due(made, streams, WAITS)
+    must = ordered & may  # what was not recorded is the verdict's, not the alerts'
+    verdict = judge.judge(made, seen.entries.values(), streams, await plant.relays.held())
+    heard, unheard = await _heard(plant, made)
+    missing = [*verdict.missing, *alarms.missing(seen.fired, seen.over, must), *unheard]
+    queries, empty = 0, ["the dashboard was not asked"]
+    if not missing:
+        queries, empty = await board.unanswered(plant.session, plant.prometheus, int(time.monotonic() - begun))
+    return Found(
+        verdict,
+        alarms.rows(made, seen.fired, must, shown),
+        heard,
+        queries,
+        [*verdict.wrong, *patterns.misnamed(made, seen.looks), *alarms.faults(seen.fired, may)],
+        missing + [f"dashboard: {each} finds nothing" for each in empty],
+    )
+
+
+async def _heard(plant: Plant, made: Sequence[Injected]) -> tuple[int, list[str]]:
+    """Of how many of the peers' entries the bastion has heard, and which are missing; a killed peer's may be."""
+    answer = await plant.get(plant.bastion, "/api/data")
+    heard = {item["id"] for item in answer["history"]} if answer else set()
+    killed = {each.killed for each in made}
+    told = [each for each in plant.seen.entries.values() if plant.streams[each.stream].source != plant.bastion.name]
+    missing = [
+        f"the bastion has not heard of what {judge.name(plant.streams[each.stream])} recorded"
+        for each in told
+        if each.id not in heard and plant.streams[each.stream].source not in killed
+    ]
+    return sum(each.id in heard for each in told), missing
+
+
+def _tell(show: Screen, found: Found) -> None:
+    verdict = found.verdict
+    show.block(["", *screen.table(verdict.rows), ""])
+    show.block([*screen.alarm_table(found.alerts), ""])
+    busy = f"Rightly recorded too, {len(verdict.explained)} times: a busy machine held up relay or peer for as long."
+    show.block(screen.reasons(busy, verdict.explained, EXAMPLES))
+    reasons = [*found.wrong, *found.missing]
+    show.block(screen.reasons("Wrong:", reasons, LISTED), "bad")
+    held, entries = sum(row.held for row in verdict.rows), sum(row.seen for row in verdict.rows)
+    told = f"{held} of {entries} measurements held"
+    if reasons:
+        show.block([f"FAIL: {told}, {len(reasons)} reasons above"], "bad")
+        return
+    show.block(
+        [
+            f"The bastion heard of {found.heard} entries of the peers, and named what it had to name rightly.",
+            f"All {found.queries} queries of the dashboard found something.",
+            f"PASS: {told}, no other event, every alert arrived",
+        ],
+        "good",
+    )
+
+
+async def _write(plant: Plant, made: Sequence[Injected]) -> None:
+    """Put what was judged into the folder, for whoever keeps it."""
+    found = {
+        "made": [asdict(each) for each in made],
+        "entries": [each._asdict() for each in plant.seen.entries.values()],
+        "held": await plant.relays.held(),
+        "looks": plant.seen.looks,
+    }
+    (plant.children.folder / "judged.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
