@@ -76,31 +76,42 @@ def _works(family: int, address: str) -> bool:
 
 
 class Door:
-    """A protocol factory that lets `limit` connections in at a time; more are reset, and told of once a minute.
+    """A protocol factory that lets `limit` connections in at a time.
 
-    `count` says how many are open now.
+    When all are taken, a new one has the place of one that asks nothing: else whoever opens `limit` connections and
+    keeps silent would keep everybody out. Where all are busy the new one is reset. Both are told of once a minute.
+    `count` says how many are open now; `make_room` closes one that asks nothing, and says whether there is room.
     """
 
-    def __init__(self, name: str, limit: int, count: Callable[[], int], enter: Factory) -> None:
+    def __init__(
+        self, name: str, limit: int, count: Callable[[], int], enter: Factory, make_room: Callable[[], bool]
+    ) -> None:
         self.name = name
         self.limit = limit
         self.count = count
         self.enter = enter
+        self.make_room = make_room
         self.refused = 0
-        self._told = 0
+        self.replaced = 0
+        self._told = (0, 0)
 
     def __call__(self) -> asyncio.BaseProtocol:
         """Return the protocol of a connection just accepted."""
         if self.count() < self.limit:
             return self.enter()
-        if self.refused == self._told:
+        if (self.refused, self.replaced) == self._told:
             asyncio.get_running_loop().call_later(REFUSALS_TOLD_EVERY, self._tell)
+        if self.make_room():
+            self.replaced += 1
+            return self.enter()
         self.refused += 1
         return _TurnedAway()
 
     def _tell(self) -> None:
-        log.warning("%s: refused %d connections, %d were open", self.name, self.refused - self._told, self.limit)
-        self._told = self.refused
+        refused, replaced = self.refused - self._told[0], self.replaced - self._told[1]
+        said = "%s: refused %d connections and closed %d silent ones for others, %d were open"
+        log.warning(said, self.name, refused, replaced, self.limit)
+        self._told = (self.refused, self.replaced)
 
 
 class _TurnedAway(asyncio.Protocol):

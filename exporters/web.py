@@ -2,7 +2,7 @@
 
 1. A client's mistake is answered and not logged; a bug of ours reaches the loop's exception handler, which ends us.
 2. Whatever changes something needs the bearer token, and is refused where none is set.
-3. Every connection, header and body has a bound in bytes, number and time.
+3. Every connection, header and body has a bound in bytes, number and time; a client that asks nothing keeps none out.
 """
 
 import asyncio
@@ -38,6 +38,7 @@ PAGE_HEADERS = {
 }
 
 Reload = Callable[[], Awaitable[Sequence[str]]]
+ASKING = web.AppKey("asking", set[asyncio.BaseProtocol])  # connections with a request in hand
 
 
 def make_app(
@@ -110,12 +111,23 @@ def _reloader(reload: Reload, token: str | None) -> Handler:
 
 def new_app() -> web.Application:
     """Return an empty application that keeps rules 1 and 3."""
-    return web.Application(middlewares=[_answer], client_max_size=BODY_BYTES)
+    app = web.Application(middlewares=[_answer], client_max_size=BODY_BYTES)
+    app[ASKING] = set()
+    return app
 
 
 @web.middleware
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Call the handler and send its answer."""
+    asking = request.app[ASKING]
+    asking.add(request.protocol)
+    try:
+        return await _answered(request, handler)
+    finally:
+        asking.discard(request.protocol)
+
+
+async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         response = await handler(request)
     except web.HTTPException as answer:
@@ -219,7 +231,18 @@ async def serve(
     await runner.setup()
     server = runner.server
     assert server is not None
-    door = Door(name, max_connections, lambda: len(server.connections), server)
+    asking = app[ASKING]
+
+    def make_room() -> bool:
+        if len(asking) >= max_connections:
+            return False
+        there = [each for each in server.connections if each.transport is not None]  # the others are being closed
+        oldest = next((each for each in there if each not in asking), None)  # those that came first stand first
+        if oldest is not None:
+            oldest.force_close()
+        return oldest is not None or len(there) < max_connections
+
+    door = Door(name, max_connections, lambda: len(server.connections), server, make_room)
     return Serving(await accept(sockets, door, tls), runner)
 
 

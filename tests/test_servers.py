@@ -325,6 +325,32 @@ def test_tcp_resets_connections_beyond_its_limit(start: Serve) -> None:
         assert three.ask(b"x\n") == b"x\n"
 
 
+def test_tcp_gives_the_places_of_the_silent_to_those_who_ask(start: Serve) -> None:
+    serving = start(serve_tcp, max_connections=3)
+    with ExitStack() as stack:
+        talking = stack.enter_context(Line(serving.port))
+        assert talking.ask(b"x\n") == b"x\n"
+        silent = [stack.enter_context(Line(serving.port)) for _ in range(20)]
+        half = stack.enter_context(Line(serving.port))
+        half.socket.sendall(b"unfini")
+        for _ in range(3):
+            with Line(serving.port) as new:
+                assert new.ask(b"y\n") == b"y\n"
+        assert all(gone(client.socket) for client in silent)
+        assert talking.ask(b"z\n") == b"z\n"
+        assert serving.listening.door.refused == 0
+
+
+@pytest.mark.parametrize("serve", [serve_http, serve_ws])
+def test_silent_clients_keep_no_probe_out(start: Serve, serve: Callable[..., object]) -> None:
+    serving = start(serve, *([Book()] if serve is serve_http else []), max_connections=8)
+    with ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_connection(("127.0.0.1", serving.port), 30)) for _ in range(50)]
+        assert [ask(serving.port, "/ping")[0] for _ in range(5)] == [200 if serve is serve_http else 426] * 5
+        assert all(gone(client) for client in silent[:42])
+        assert serving.listening.door.refused == 0
+
+
 def test_tcp_over_ipv6_and_every_address(start: Serve) -> None:
     port = start(serve_tcp, host="").port
     for host in ("::1", "127.0.0.1"):

@@ -13,7 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from exporters import listening as listening_module
 from exporters import web as web_module
 from exporters.exposition import Exposition, Info, make_registry
 from exporters.listening import ListenError, listen
+from exporters.settings import raise_descriptor_limit
 from exporters.web import Serving, landing_page, make_app, new_app, scrape_seconds, serve
 
 INFO = Info("ovnwatch_build_info", "What runs.", {"version": "1"})
@@ -368,18 +369,64 @@ def test_a_listener_that_died_is_noticed(start: Start) -> None:
 def test_the_door_resets_whom_it_does_not_let_in(
     start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(listening_module, "REFUSALS_TOLD_EVERY", 0.5)
-    serving = start(make()[0], max_connections=2, name="small")
-    with connect(serving.port), connect(serving.port):
-        wait_for(lambda: serving.listening.door.count() == 2)
+    monkeypatch.setattr(listening_module, "REFUSALS_TOLD_EVERY", 0.3)
+    collector = Blocked()
+    app = make_app(Exposition(make_registry(collector)), name="x", ready=lambda: True)
+    serving = start(app, max_connections=2, name="small")
+    collector.go.clear()
+    with connect(serving.port) as one, connect(serving.port) as two:
+        for client in (one, two):
+            client.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+        wait_for(lambda: len(app[web_module.ASKING]) == 2)
         refused = [connect(serving.port) for _ in range(5)]
         assert all(gone(client) for client in refused)
         wait_for(lambda: bool(caplog.records))
-    assert [record.getMessage() for record in caplog.records] == ["small: refused 5 connections, 2 were open"]
+        collector.go.set()
+        assert [client.recv(12) for client in (one, two)] == [b"HTTP/1.1 200"] * 2
+    said = "small: refused 5 connections and closed 0 silent ones for others, 2 were open"
+    assert [record.getMessage() for record in caplog.records] == [said]
     wait_for(lambda: serving.listening.door.count() == 0)
     assert ask(serving.port, "/-/healthy")[0] == 200
     for client in refused:
         client.close()
+
+
+def test_silent_clients_however_many_keep_no_scrape_out(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening_module, "REFUSALS_TOLD_EVERY", 3600)
+    raise_descriptor_limit()
+    serving = start(make()[0])
+    door = serving.listening.door
+    with ExitStack() as stack:
+        silent = [stack.enter_context(connect(serving.port)) for _ in range(door.limit + 100)]
+        wait_for(lambda: door.replaced == 100)
+        for number in range(1, 6):
+            assert ask(serving.port, "/metrics")[0] == 200
+            assert ask(serving.port, "/-/healthy")[0] == 200
+            silent.append(stack.enter_context(connect(serving.port)))
+            assert door.replaced >= 100 + number
+        assert door.refused == 0
+        assert all(gone(client) for client in silent[:100])  # those that came first
+        wait_for(lambda: door.count() <= door.limit)
+        for client in silent[-200:]:  # those that came last may still ask
+            client.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert client.recv(12) == b"HTTP/1.1 200"
+
+
+def test_a_kept_connection_makes_room_too_and_one_with_a_request_in_hand_never(start: Start) -> None:
+    collector = Blocked()
+    app = make_app(Exposition(make_registry(collector)), name="x", ready=lambda: True)
+    serving = start(app, max_connections=2)
+    collector.go.clear()
+    with connect(serving.port) as busy, connect(serving.port) as kept:
+        busy.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+        wait_for(lambda: len(app[web_module.ASKING]) == 1)
+        kept.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert kept.recv(12) == b"HTTP/1.1 200"
+        wait_for(lambda: len(app[web_module.ASKING]) == 1)
+        assert [ask(serving.port, "/-/healthy")[0] for _ in range(3)] == [200] * 3
+        assert gone(kept)
+        collector.go.set()
+        assert busy.recv(12) == b"HTTP/1.1 200"
 
 
 # --- TLS

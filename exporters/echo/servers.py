@@ -1,7 +1,8 @@
 """The echo servers that others probe: tcp, ws and http, each on a port of its own.
 
 1. Whatever a client sends or leaves out costs bounded memory and never holds the event loop for long.
-2. A connection that brings nothing for IDLE_SECONDS is closed, and so is one that does not take its answers.
+2. A connection that brings nothing for IDLE_SECONDS is closed, and so is one that does not take its answers. One that
+   never asked anything keeps nobody out: when all places are taken, a new connection has that one's.
 3. Health and metrics are elsewhere: an echo port in trouble must not hide them.
 """
 
@@ -36,9 +37,10 @@ BYTES_PER_TURN = MAX_SIZE  # of answers, which can be a thousand times as long a
 class _TcpEcho(asyncio.Protocol):
     """One connection. It reads no more while there are lines left to answer or answers left to be taken."""
 
-    def __init__(self, replies: Replies, connections: set["_TcpEcho"]) -> None:
+    def __init__(self, replies: Replies, connections: set["_TcpEcho"], silent: dict["_TcpEcho", None]) -> None:
         self.replies = replies
         self.connections = connections
+        self.silent = silent
         self.buffer = bytearray()
         self.searched = 0
         self.full = False
@@ -49,12 +51,14 @@ class _TcpEcho(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         self.address = client_address(transport.get_extra_info("peername"))
         self.connections.add(self)
+        self.silent[self] = None
         self.latest = self.loop.time()
         self.idle_timer = self.loop.call_later(IDLE_SECONDS, self.check_idle)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.idle_timer.cancel()
         self.connections.discard(self)
+        self.silent.pop(self, None)
 
     def pause_writing(self) -> None:
         self.full = True
@@ -76,6 +80,7 @@ class _TcpEcho(asyncio.Protocol):
             return
         answers = self.some_answers()
         if answers:
+            self.silent.pop(self, None)
             self.latest = self.loop.time()
             self.transport.write(b"".join(answers))  # may call pause_writing
         if self.searched >= MAX_SIZE:
@@ -146,7 +151,16 @@ async def serve_tcp(
     """Answer lines: ours as wire.py says, any other with itself. Raises ListenError."""
     replies = Replies(identity)
     connections: set[_TcpEcho] = set()
-    door = Door("tcp", max_connections, connections.__len__, lambda: _TcpEcho(replies, connections))
+    silent: dict[_TcpEcho, None] = {}  # that never asked anything, those that came first standing first
+
+    def make_room() -> bool:
+        oldest = next(iter(silent), None)
+        if oldest is not None:
+            del silent[oldest]
+            oldest.transport.abort()
+        return oldest is not None
+
+    door = Door("tcp", max_connections, connections.__len__, lambda: _TcpEcho(replies, connections, silent), make_room)
     return TcpServing(await accept(listen(host, port), door, tls), connections)
 
 
