@@ -4,10 +4,9 @@
 2. A value in single or double quotes is what stands between them, be it on several lines; in double quotes a backslash
    before `"`, `\\`, `$` or a backquote is passed over. Without quotes it is the rest of the line, quotes within it
    included, so that JSON survives either way. Nothing is expanded.
-3. A name we do not know is somebody else's, unless it is nearly one of ours.
+3. A name we do not know is somebody else's, unless it is one slip of the fingers away from one of ours.
 """
 
-import difflib
 import re
 from collections.abc import Collection, Mapping
 
@@ -20,7 +19,7 @@ _SINGLE = re.compile(r"'([^']*)'")
 _DOUBLE = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _ESCAPE = re.compile(r'\\(["\\$`])')
 _PLAIN = re.compile(r"(?!['\"])((?:(?![ \t]+#)[^\n])*)")
-_ALIKE = 0.8  # of difflib's ratio: METALB_PEERS is METALLB_PEERS
+_INJECTED = re.compile(r"(tcp|udp|sctp)://")  # Kubernetes makes DASHBOARDS_PORT of a Service called dashboards
 
 
 def parse(text: str, name: str, known: Collection[str], problems: list[Problem]) -> dict[str, Given]:
@@ -53,6 +52,32 @@ def parse(text: str, name: str, known: Collection[str], problems: list[Problem])
     return found
 
 
+def misspelt(environ: Mapping[str, str], known: Collection[str]) -> list[Problem]:
+    """Variables of the environment that are one slip away from one of ours, each with the one that may be meant.
+
+    Nearness of another kind says nothing there: POLL_INTERVAL is as like TCP_INTERVAL as a misspelling.
+    """
+    return [
+        Problem(name, f"unknown variable, did you mean {close}?")
+        for name, value in environ.items()
+        if value and not _INJECTED.match(value) and (close := _meant(name, known))
+    ]
+
+
+def _meant(variable: str, known: Collection[str]) -> str:
+    """The known variable that a name is but for one letter more, less or another, two swapped, or lower case."""
+    return "" if variable in known else next((each for each in known if _one_slip(variable.upper(), each)), "")
+
+
+def _one_slip(said: str, meant: str) -> bool:
+    if abs(len(said) - len(meant)) > 1:
+        return False
+    differ = (at for at, (one, other) in enumerate(zip(said, meant, strict=False)) if one != other)
+    same = next(differ, min(len(said), len(meant)))
+    a, b = said[same:], meant[same:]
+    return a[1:] == b[1:] or a[1:] == b or a == b[1:] or (a[:2] == b[1::-1] and a[2:] == b[2:])
+
+
 def _value(text: str, at: int) -> tuple[str, int, str]:
     """A value, where the next line begins, and what is wrong with it."""
     quoted = {"'": _SINGLE, '"': _DOUBLE}.get(text[at : at + 1])
@@ -70,8 +95,8 @@ def _value(text: str, at: int) -> tuple[str, int, str]:
 def _name_problem(variable: str, known: Collection[str], found: Mapping[str, Given]) -> str:
     if variable in found:
         return f"given twice, first at {found[variable].place.removesuffix(f': {variable}')}"
-    close = [] if variable in known else difflib.get_close_matches(variable, known, 1, _ALIKE)
-    return f"unknown variable, did you mean {close[0]}?" if close else ""
+    close = _meant(variable, known)
+    return f"unknown variable, did you mean {close}?" if close else ""
 
 
 def _rest(text: str, at: int) -> str:

@@ -112,11 +112,13 @@ def markdown(options: Iterable[Option]) -> str:
 # Readers of texts that more than one exporter takes: ValueError says what is wanted.
 
 
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
 def number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"not a number: {text!r}") from None
+    if not _NUMBER.fullmatch(text.strip(" ")):  # float() also takes 1_0 for 10, nan, and digits of any script
+        raise ValueError(f"not a number: {text!r}")
+    return float(text)
 
 
 def count(text: str) -> int:

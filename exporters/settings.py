@@ -51,6 +51,7 @@ class Settings:
     log_level: str
     log_format: str
     descriptors: int  # that probes may have
+    doubts: tuple[Problem, ...]  # what may be a mistake, and is none for sure
 
 
 # The file. Texts are read by the option they belong to; targets are checked one by one.
@@ -185,6 +186,8 @@ def at_start(program: Program[S], argv: Sequence[str], environ: Mapping[str, str
         print(bad, file=err)
         return 2
     if "--config.check" in argv:
+        for place, message in settings.doubts:
+            print(f"warning: {place}: {message}", file=err)
         print(f"configuration ok: {len(settings.streams)} streams", file=out)
         return 0
     return settings
@@ -196,10 +199,11 @@ class Said:
 
     given: Mapping[str, Given]
     source: str
-    own: frozenset[str]  # names by which targets may call us
+    own: frozenset[str]  # names by which targets may call us, as targets.same_name has them
     document: Document
     folder: Path
     problems: list[Problem]
+    doubts: Sequence[Problem]
 
 
 def read(known: Sequence[Option], model: type[File], argv: Sequence[str], environ: Mapping[str, str]) -> Said:
@@ -208,11 +212,13 @@ def read(known: Sequence[Option], model: type[File], argv: Sequence[str], enviro
     flags = dict(options.read_flags(known, argv, problems))
     document, folder = _document(flags.get("--config.file"), problems)
     file = _head(document, model)
-    variables = _variables(flags.get("--env-file"), known, environ, problems)
+    ours = [option.variable for option in known if option.variable]
+    variables = _variables(flags.get("--env-file"), ours, environ, problems)
     given = options.resolve(known, flags, variables, _in_file(document, file), problems)
     source = _source(given["source"], variables, problems)
-    own = frozenset((source.value, variables.get("HOSTNAME", source).value))
-    return Said(given, source.value, own, document, folder, problems)
+    own = frozenset(targets.same_name(each.value) for each in (source, variables.get("HOSTNAME", source)))
+    doubts = envfile.misspelt(environ, [each for each in ours if each != "NODE_NAME"])
+    return Said(given, source.value, own, document, folder, problems, doubts)
 
 
 def settle(
@@ -232,18 +238,19 @@ def settle(
     """
     given, problems = said.given, said.problems
     named = [*_named_in_file(said.document, said.folder), *entries]
-    others = [entry for entry in named if entry.target.name not in said.own]
+    others = [entry for entry in named if targets.same_name(entry.target.name) not in said.own]
     streams = tuple(targets.expand(others, said.source, given, problems))
     problems[:0] = said.document.in_order()
     if not streams and not problems:
         alone = f"only we ourselves ({said.source}) are named; " if named else ""
         problems.append(Problem("targets", f"nothing to probe: {alone}{unnamed}"))
-    problems += _same_address([given["web_listen"], *(given[f"listen_{each}"] for each in PROTOCOLS)])
+    listeners = [given["web_listen"], *(given[f"listen_{each}"] for each in PROTOCOLS)]
+    problems += _listening([each for each in listeners if each.value])
     kept = tuple(filter(keep, streams))
     problems += _too_many(kept, descriptors)
     token = _token(given, said.folder, problems)
     if problems:
-        raise BadInput(list(dict.fromkeys(problems)))
+        raise BadInput([*dict.fromkeys(problems), *said.doubts])
     return kind(
         source=said.source,
         node=given["node"].value or "",
@@ -257,6 +264,7 @@ def settle(
         log_level=given["log_level"].value,
         log_format=given["log_format"].value,
         descriptors=descriptors or SOFT_LIMIT,
+        doubts=tuple(said.doubts),
         **more,
     )
 
@@ -363,12 +371,12 @@ def _in_file(document: Document, file: File) -> Callable[[str], Given | None]:
 
 
 def _variables(
-    path: str | None, known: Sequence[Option], environ: Mapping[str, str], problems: list[Problem]
+    path: str | None, ours: Sequence[str], environ: Mapping[str, str], problems: list[Problem]
 ) -> dict[str, Given]:
     """The environment over the file of variables; empty ones are left out."""
-    ours = {"NODE_NAME", "HOSTNAME", *(option.variable for option in known if option.variable)}
-    found = envfile.parse(_text("--env-file", path, problems), path or "", ours, problems)
-    found.update((name, Given(environ[name], name)) for name in ours if environ.get(name))
+    known = {"NODE_NAME", "HOSTNAME", *ours}
+    found = envfile.parse(_text("--env-file", path, problems), path or "", known, problems)
+    found.update((name, Given(environ[name], name)) for name in known if environ.get(name))
     return {name: said for name, said in found.items() if said.value}
 
 
@@ -390,6 +398,9 @@ def _named_in_file(document: Document, folder: Path) -> Iterator[Entry]:
     for index, data in enumerate(named if isinstance(named, list) else []):
         target = document.check(Target, data, ("targets", index))
         if target:
+            for path, wrong in targets.idle_keys(data, target):
+                where: strictyaml.Path = ("targets", index, *path)
+                document.add(wrong, where, document.lines[where])
             yield Entry(target, partial(_place, document, index), folder)
 
 
@@ -397,11 +408,38 @@ def _place(document: Document, index: int, *path: str) -> str:
     return document.place(("targets", index, *path))
 
 
-def _same_address(listeners: Sequence[Given]) -> Iterator[Problem]:
-    for index, one in enumerate(listeners):
-        for other in listeners[:index]:
-            if one.value and one.value == other.value and one.value[1]:
+def _listening(listeners: Sequence[Given]) -> Iterator[Problem]:
+    """What is wrong with (host, port) pairs to listen on: names that lead nowhere, two that want the same."""
+    taken: list[tuple[Given, set[str]]] = []
+    for one in listeners:
+        host, port = one.value
+        try:
+            # As listening.listen asks: an empty host is 0.0.0.0 and ::, each for its own family only.
+            found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        except OSError as error:
+            yield Problem(one.place, f"cannot listen on {host}: {error.strerror}")
+            continue
+        addresses = {str(address[0]) for *_, address in found}
+        for other, others in taken if port else ():  # port 0 is any free one
+            if one.value == other.value:
                 yield Problem(one.place, f"the same address as another listener's: {other.place}")
+            elif port == other.value[1] and _overlap(addresses, others):
+                yield Problem(one.place, f"{_spelled(one)} and {_spelled(other)} overlap: {other.place}")
+        taken.append((one, addresses))
+
+
+def _overlap(some: set[str], others: set[str]) -> bool:
+    wildcards = {"0.0.0.0": 4, "::": 6}  # noqa: S104 - the addresses that stand for all
+    return bool(some & others) or any(
+        wildcards.get(each) == targets.literal_family(other) or wildcards.get(other) == targets.literal_family(each)
+        for each in some
+        for other in others
+    )
+
+
+def _spelled(listener: Given) -> str:
+    host, port = listener.value
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _token(given: Mapping[str, Given], folder: Path, problems: list[Problem]) -> str | None:

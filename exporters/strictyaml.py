@@ -39,10 +39,15 @@ class BadInput(Exception):  # noqa: N818 - it names what happened to the user, w
 
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__(problems)
-        self.problems = problems
+        self.problems = [Problem(_one_line(place), _one_line(message)) for place, message in problems]
 
     def __str__(self) -> str:
         return "\n".join(f"{problem.place}: {problem.message}" for problem in self.problems)
+
+
+def _one_line(text: str) -> str:
+    """The text; one that would break the line, or the terminal it is shown on, with escapes."""
+    return text if text.isprintable() else "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 def parse(text: str, model: type[_Model], name: str) -> _Model:
@@ -65,6 +70,12 @@ def load(text: str, name: str) -> "Document":
     document = Document(name)
     try:
         document.read(text)
+    except yaml.reader.ReaderError as error:
+        # Its text is two lines, and its position counts bytes or characters, as the loader does.
+        character = chr(error.character)
+        line = text.count("\n", 0, max(text.find(character), 0)) + 1
+        document.add(f"unacceptable character {character!r}: {error.reason}", (), line)
+        raise BadInput(document.in_order()) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         said = [getattr(error, "context", None), getattr(error, "problem", None)]

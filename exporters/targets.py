@@ -90,6 +90,21 @@ def host(text: str) -> str:
     return text
 
 
+def reachable(text: str) -> str:
+    """A host that is one: no wildcard, and no address of many."""
+    if literal_family(host(text)):
+        literal = ipaddress.ip_address(text)
+        at = getattr(literal, "ipv4_mapped", None) or literal
+        if at.is_unspecified or at.is_multicast or at == ipaddress.ip_address("255.255.255.255"):
+            raise ValueError(f"want the address of one host: {text!r}")
+    return text
+
+
+def same_name(text: str) -> str:
+    """The name as it is compared: to the resolver, letter case and a dot at the end make no other name."""
+    return text.lower().removesuffix(".")
+
+
 def address(text: str) -> tuple[str, int]:
     """`:8083`, `127.0.0.1:0` or `[::1]:8083` as (host, port); no host is all addresses, port 0 any free one."""
     found = re.fullmatch(r"(?:\[([^\[\]]+)\]|([^\[\]:]*)):([0-9]{1,5})", text)
@@ -150,7 +165,7 @@ STRICT = ConfigDict(extra="forbid")
 Name = Annotated[str, AfterValidator(name)]
 Label = Annotated[str, AfterValidator(label)]
 FileName = Annotated[str, AfterValidator(file_name)]
-Host = Annotated[str, AfterValidator(host)]
+Host = Annotated[str, AfterValidator(reachable)]
 UrlPath = Annotated[str, AfterValidator(url_path)]
 
 
@@ -211,11 +226,30 @@ class Target(BaseModel):
 
     @model_validator(mode="after")
     def _host_fits(self) -> "Target":
-        reached = host(self.host or self.name)
+        reached = reachable(self.host or self.name)
         literal = literal_family(reached)
         if literal and self.family not in ([], [literal]):
             raise ValueError(f"{reached} is an IPv{literal} address, so family can only be {literal}")
         return self
+
+
+def probed(target: Target) -> Sequence[Protocol]:
+    """The protocols a target is probed by."""
+    return target.protocols or list(target.ports) or PROTOCOLS
+
+
+BY_PROTOCOL = ("ports", "interval", "prompt", "patience")  # keys that may say something else for each protocol
+
+
+def idle_keys(data: Mapping[str, Any], target: Target) -> Iterator[tuple[tuple[str, ...], str]]:
+    """(path, what is wrong) of every key of an entry, as written, that is for a protocol it is not probed by."""
+    only = ", ".join(probed(target))
+    for key in BY_PROTOCOL:
+        for protocol in data[key] if isinstance(data.get(key), dict) else ():
+            if protocol not in probed(target):
+                yield (key, protocol), f"without effect: {protocol} is not probed here, only {only}"
+    if "url_path" in data and "http" not in probed(target):
+        yield ("url_path",), f"without effect: http is not probed here, only {only}"
 
 
 # From entries to streams.
@@ -239,7 +273,8 @@ def expand(
     for entry in entries:
         tls = _tls(entry, tls_files, problems)
         for stream in _streams(entry, source, tls, given, problems):
-            same = first.setdefault((stream.target, stream.path, stream.protocol, stream.family), entry)
+            key = (same_name(stream.target), stream.path, stream.protocol, stream.family)
+            same = first.setdefault(key, entry)
             if same is entry:
                 yield stream
             elif (same.place(), entry.place()) not in told:
@@ -254,7 +289,7 @@ def _streams(
     target = entry.target
     reached = target.host or target.name
     for protocol in PROTOCOLS:
-        if protocol not in (target.protocols or target.ports or PROTOCOLS):
+        if protocol not in probed(target):
             continue
         times = _times(entry, protocol, given, problems)
         families: Sequence[int] = target.family or [literal_family(reached) or 4]

@@ -2,14 +2,17 @@
 
 import io
 import math
+import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporters.bastion.settings import load_bastion
 from exporters.peer.settings import OPTIONS, PEER, PeerSettings, load_peer
 from exporters.settings import BadInput, Stream, Tls, at_start, fits
 
@@ -79,7 +82,7 @@ targets:
     [
         ("{name: t}", [("http", 4, 8082), ("tcp", 4, 8081), ("ws", 4, 8080)]),
         ("{name: t, ports: {ws: 30080, http: 30082}}", [("http", 4, 30082), ("ws", 4, 30080)]),
-        ("{name: t, ports: {ws: 1}, protocols: [tcp]}", [("tcp", 4, 8081)]),
+        ("{name: t, ports: {tcp: 1}, protocols: [tcp, ws], interval: 1}", [("tcp", 4, 1), ("ws", 4, 8080)]),
         ("{name: t, host: 'fd00::1', protocols: [tcp]}", [("tcp", 6, 8081)]),
         ("{name: 192.0.2.1, protocols: [tcp]}", [("tcp", 4, 8081)]),
         ("{name: t, family: 6, protocols: [ws]}", [("ws", 6, 8080)]),
@@ -191,6 +194,27 @@ BAD_TARGETS = [
     ("{name: t, host: 10.0.1}", "host: want a host name"),
     ("{name: t, host: a..b}", "host: want a host name"),
     ("{name: two words}", "want a host name"),
+    ("{name: 0.0.0.0}", "want the address of one host: '0.0.0.0'"),
+    ("{name: t, host: 0.0.0.0}", "host: want the address of one host: '0.0.0.0'"),
+    ("{name: t, host: '::'}", "host: want the address of one host: '::'"),
+    ("{name: t, host: '::ffff:0.0.0.0'}", "host: want the address of one host"),
+    ("{name: t, host: 224.0.0.1}", "host: want the address of one host"),
+    ("{name: t, host: 'ff02::1'}", "host: want the address of one host"),
+    ("{name: t, host: 255.255.255.255}", "host: want the address of one host"),
+    (
+        "{name: t, ports: {ws: 1}, protocols: [tcp]}",
+        "ports.ws: without effect: ws is not probed here, only tcp",
+    ),
+    (
+        "{name: t, ports: {http: 1}, interval: {http: 1, tcp: 1}}",
+        "interval.tcp: without effect: tcp is not probed here, only http",
+    ),
+    ("{name: t, protocols: [ws], prompt: {tcp: 0.01}}", "prompt.tcp: without effect: tcp is not probed here, only ws"),
+    ("{name: t, protocols: [ws], patience: {tcp: 1}}", "patience.tcp: without effect"),
+    (
+        "{name: t, protocols: [ws, tcp], url_path: /a}",
+        "url_path: without effect: http is not probed here, only ws, tcp",
+    ),
     ("{name: t, family: 5}", "family: Input should be 4 or 6"),
     ("{name: t, family: []}", "family: want at least one, and none twice"),
     ("{name: t, family: [4, 4]}", "family: want at least one, and none twice"),
@@ -259,6 +283,17 @@ def test_a_bad_target_is_told_with_its_line_and_key(target: str, expected: str, 
         ("log: {level: loud}\npeers: [a]\n", "peer.yaml:1: log.level: want one of debug, info, warn, error: 'loud'"),
         ("mesh: {k: 0}\npeers: [a]\n", "peer.yaml:1: mesh.k: Input should be greater than or equal to 1"),
         ("peers: [a, a]\n", "peer.yaml:1: peers: duplicate name: a"),
+        (
+            "peers: [a, B.example., b.Example]\n",
+            "peer.yaml:1: peers: duplicate name: b.Example, the same as B.example.",
+        ),
+        ("targets: [{name: a}, {name: A}]\n", "peer.yaml:1: targets[1]: duplicate name: A by service over http, IPv4,"),
+        ("peers: [a, '::']\n", "peer.yaml:1: peers[1]: want the address of one host: '::'"),
+        ("peers: [OWN, own.]\n", "peer.yaml:1: peers: duplicate name: own., the same as OWN"),
+        ("a: b\n\nc: \x07\n", "peer.yaml:3: unacceptable character '\\x07': "),
+        ("é: b\né: \x00\n", "peer.yaml:2: unacceptable character '\\x00': "),
+        ('"a\\nb\\e[1m": 1\npeers: [a]\n', "peer.yaml:1: a\\nb\\x1b[1m: unknown key"),
+        ("peers: !a%0Ab [a]\n", "peer.yaml:1: peers: unknown tag !a\\nb"),
         ("peers: [a, 'b c']\n", "peer.yaml:1: peers[1]: want a host name"),
         ("source: 'a|b'\npeers: [a]\n", "peer.yaml:1: source: a name is printable"),
         (
@@ -287,6 +322,7 @@ def test_a_bad_file_is_told_with_line_and_key(file: str, expected: str, tmp_path
         (["--source"], ALONE, "--source: needs a value"),
         (["--source", "--zone=z"], ALONE, "--source: needs a value"),
         (["--zone=a", "--zone=b"], ALONE, "--zone: given twice"),
+        (["--wa\nt"], ALONE, "--wa\\nt: unknown flag"),
         (["--config.check=yes"], ALONE, "--config.check: takes no value"),
         (["--config.file="], ALONE, "--config.file: want the name of a file: ''"),
         (["--config.file=/no/such"], ALONE, "--config.file: cannot read /no/such: No such file or directory"),
@@ -298,6 +334,24 @@ def test_a_bad_file_is_told_with_line_and_key(file: str, expected: str, tmp_path
             ["--web.listen-address=:8081"],
             ALONE,
             "default: the same address as another listener's: --web.listen-address",
+        ),
+        (
+            ["--web.listen-address=127.0.0.1:8082"],
+            ALONE,
+            "default: :8082 and 127.0.0.1:8082 overlap: --web.listen-address",
+        ),
+        (["--web.listen-address=[::1]:8082"], ALONE, "default: :8082 and [::1]:8082 overlap: --web.listen-address"),
+        (["--listen.http=0.0.0.0:8083"], ALONE, "--listen.http: 0.0.0.0:8083 and :8083 overlap: default"),
+        (["--listen.http=[::]:8083"], ALONE, "--listen.http: [::]:8083 and :8083 overlap: default"),
+        (
+            ["--listen.http=0.0.0.0:1", "--listen.tcp=127.0.0.2:1"],
+            ALONE,
+            "--listen.tcp: 127.0.0.2:1 and 0.0.0.0:1 overlap: --listen.http",
+        ),
+        (
+            ["--listen.http=localhost:1", "--listen.tcp=127.0.0.1:1"],
+            ALONE,
+            "--listen.tcp: 127.0.0.1:1 and localhost:1 overlap: --listen.http",
         ),
         (["--web.telemetry-path=/"], ALONE, "--web.telemetry-path: want a path such as /metrics"),
         (["--web.telemetry-path=/-/ready"], ALONE, "--web.telemetry-path: want a path such as /metrics"),
@@ -311,8 +365,17 @@ def test_a_bad_file_is_told_with_line_and_key(file: str, expected: str, tmp_path
         ([], {**ALONE, "OVNWATCH_TOKEN": "two words"}, "OVNWATCH_TOKEN: a token is not empty, and printable ASCII"),
         ([], {**ALONE, "HTTP_INTERVAL": "fast"}, "HTTP_INTERVAL: not a number: 'fast'"),
         ([], {**ALONE, "HTTP_INTERVAL": "0"}, "HTTP_INTERVAL: must be from 0.02 to 3600 seconds"),
-        ([], {**ALONE, "TCP_INTERVAL": "nan"}, "TCP_INTERVAL: must be from 0.02 to 3600 seconds"),
-        ([], {**ALONE, "WS_INTERVAL": "inf"}, "WS_INTERVAL: must be from 0.02 to 3600 seconds"),
+        ([], {**ALONE, "TCP_INTERVAL": "nan"}, "TCP_INTERVAL: not a number: 'nan'"),
+        ([], {**ALONE, "WS_INTERVAL": "inf"}, "WS_INTERVAL: not a number: 'inf'"),
+        ([], {**ALONE, "WS_INTERVAL": "1e999"}, "WS_INTERVAL: must be from 0.02 to 3600 seconds"),
+        ([], {**ALONE, "HTTP_INTERVAL": "\u0663"}, "HTTP_INTERVAL: not a number: '\u0663'"),
+        ([], {**ALONE, "HTTP_INTERVAL": "1_0"}, "HTTP_INTERVAL: not a number: '1_0'"),
+        ([], {**ALONE, "HTTP_INTERVAL": "0x1"}, "HTTP_INTERVAL: not a number: '0x1'"),
+        ([], {**ALONE, "MAX_HISTORY": "\u0663"}, "MAX_HISTORY: want a whole number from 1 to 999999: '\u0663'"),
+        (["--web.listen-address=:\u0663"], ALONE, "--web.listen-address: want HOST:PORT, [ADDRESS]:PORT or :PORT"),
+        ([], {"PEERS": "a,224.0.0.1"}, "PEERS: want the address of one host: '224.0.0.1'"),
+        ([], {"PEERS": "a,A"}, "PEERS: duplicate name: A, the same as a"),
+        ([], {"PEERS": "a.example,a.example."}, "PEERS: duplicate name: a.example., the same as a.example"),
         ([], {**ALONE, "HTTP_TIMEOUT": "-1"}, "HTTP_TIMEOUT: must be above 0 and at most 60 seconds"),
         (
             [],
@@ -336,6 +399,91 @@ def test_a_bad_flag_or_variable_is_named(argv: list[str], environ: dict[str, str
         load_peer(argv, environ)
     assert len(caught.value.problems) == 1
     assert str(caught.value).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    "listen",
+    [
+        ("127.0.0.1:1", "127.0.0.2:1", "[::1]:1", "127.0.0.3:1"),
+        ("127.0.0.1:1", ":2", "[::]:1", ":3"),  # as the kernel is asked, :: is IPv6 alone
+        (":0", ":0", "127.0.0.1:0", "localhost:0"),
+    ],
+)
+def test_addresses_that_do_not_overlap_are_no_problem(listen: Sequence[str]) -> None:
+    flags = ("--listen.http", "--listen.tcp", "--listen.ws", "--web.listen-address")
+    assert load_peer([f"{flag}={each}" for flag, each in zip(flags, listen, strict=True)], ALONE)
+
+
+def test_a_name_to_listen_on_that_does_not_resolve_is_a_problem_and_one_to_probe_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = socket.getaddrinfo
+
+    def without_resolver(host: str | None, *args: Any, **how: Any) -> Any:
+        if host == "nowhere":
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return real(host, *args, **how)
+
+    monkeypatch.setattr("socket.getaddrinfo", without_resolver)
+    with pytest.raises(BadInput) as caught:
+        load_peer(["--listen.http=nowhere:8082"], {**ALONE, "PEERS": "nowhere"})
+    assert str(caught.value) == "--listen.http: cannot listen on nowhere: Name or service not known"
+    assert load_peer([], {**ALONE, "PEERS": "nowhere"}).streams
+
+
+def test_our_own_name_in_other_letters_is_ours() -> None:
+    assert {stream.target for stream in load_peer([], {"HOSTNAME": "Node-1", "PEERS": "node-1.,b"}).streams} == {"b"}
+
+
+def test_a_name_that_only_begins_with_ours_is_another() -> None:
+    # It may well be: two clusters may each have a node-1. A peer that answers with our instance is dropped anyway.
+    settings = load_peer([], {"HOSTNAME": "node-1", "PEERS": "node-1.east.example,b"})
+    assert {stream.target for stream in settings.streams} == {"b", "node-1.east.example"}
+
+
+SOMEBODY_ELSES = {
+    "PEERS_SERVICE_HOST": "10.0.0.1",
+    "PEERS_PORT": "tcp://10.0.0.1:80",
+    "OVNWATCH_SERVICE_PORT_HTTP": "8082",
+    "OVNWATCH_PORT_8082_TCP_ADDR": "10.0.0.1",
+    "DASHBOARDS_PORT": "tcp://10.0.0.1:80",
+    "PROBE_INTERVAL": "1",
+    "HTTP_PROXY": "http://proxy",
+    "NODENAME": "n",
+    "HOST_NAME": "n",
+    "PEER": "",
+}
+
+
+@pytest.mark.parametrize(
+    ("environ", "doubts"),
+    [
+        ({"HTTP_INTERVALL": "2"}, ["HTTP_INTERVALL: unknown variable, did you mean HTTP_INTERVAL?"]),
+        ({"PEER": "c"}, ["PEER: unknown variable, did you mean PEERS?"]),
+        ({"peers": "c"}, ["peers: unknown variable, did you mean PEERS?"]),
+        ({"MAX_HISTROY": "2"}, ["MAX_HISTROY: unknown variable, did you mean MAX_HISTORY?"]),
+        ({"OVNWATCH_ZINE": "2"}, ["OVNWATCH_ZINE: unknown variable, did you mean OVNWATCH_ZONE?"]),
+        ({**SOMEBODY_ELSES, "POLL_INTERVAL": "1"}, []),
+    ],
+)
+def test_a_variable_one_slip_away_from_ours_is_doubted(environ: dict[str, str], doubts: list[str]) -> None:
+    assert [": ".join(doubt) for doubt in load_peer([], {**ALONE, **environ}).doubts] == doubts
+
+
+def test_the_bastion_doubts_nothing_that_is_somebody_elses() -> None:
+    assert load_bastion([], {"HOSTNAME": "own", "ROUTE_PEERS": "a", **SOMEBODY_ELSES}).doubts == ()
+
+
+def test_a_doubt_is_told_by_a_check_and_beside_problems() -> None:
+    doubt = "HTTP_INTERVALS: unknown variable, did you mean HTTP_INTERVAL?"
+    assert start(["--config.check"], {**ALONE, "HTTP_INTERVALS": "2"}) == (
+        0,
+        "configuration ok: 3 streams\n",
+        f"warning: {doubt}\n",
+    )
+    code, _, err = start([], {"HOSTNAME": "own", "PEER": "a"})
+    assert code == 2
+    assert err.splitlines()[-1] == "PEER: unknown variable, did you mean PEERS?"
 
 
 def test_problems_of_flags_environment_and_every_target_come_together(tmp_path: Path) -> None:

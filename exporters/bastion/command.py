@@ -36,6 +36,8 @@ def main(argv: Sequence[str]) -> int:
     if isinstance(settings, int):
         return settings
     logs.set_up(settings.log_level, settings.log_format)
+    for place, message in settings.doubts:
+        log.warning("%s: %s", place, message)
     return run("bastion", lambda end: _run(settings, argv, end))
 
 

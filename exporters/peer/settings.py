@@ -1,6 +1,5 @@
 """What `ovnwatch peer` is told beside what all exporters that probe share: names of peers, the choice among them."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +34,7 @@ class PeerFile(File):
 
 
 def names(text: str) -> list[str]:
-    return [targets.host(each.strip()) for each in text.split(",") if each.strip()]
+    return [targets.reachable(each.strip()) for each in text.split(",") if each.strip()]
 
 
 # fmt: off
@@ -65,12 +64,16 @@ def _chosen(said: Said) -> tuple[list[Entry], tuple[str, ...]]:
     """Entries of the peers to probe, and the names left to other peers."""
     given = said.given
     peers = given["peers"]
-    counted = Counter(peers.value or [])
-    twice = [peer for peer, times in counted.items() if times > 1]
-    said.problems.extend(Problem(peers.place, f"duplicate name: {peer}") for peer in twice)
-    others = dict.fromkeys(counted.keys() - said.own, "")
+    known: dict[str, str] = {}
+    for peer in peers.value or []:
+        same = targets.same_name(peer)
+        if same in known:
+            also = f", the same as {known[same]}" if known[same] != peer else ""
+            said.problems.append(Problem(peers.place, f"duplicate name: {peer}{also}"))
+        known.setdefault(same, peer)
+    ours = sorted(peer for same, peer in known.items() if same in said.own)
+    others = dict.fromkeys(set(known.values()) - set(ours), "")
     chosen, rest = mesh.choose(said.source, others, given["full_up_to"].value, given["k"].value)
-    ours = sorted(counted.keys() & said.own)
     return [Entry(Target(name=peer), lambda *_: peers.place, Path()) for peer in [*chosen, *ours]], rest
 
 
