@@ -34,7 +34,7 @@ def add_book(
     max_history: int,
     more: Callable[[], Mapping[str, Any]] = dict,
 ) -> None:
-    """Serve /status, with `more` in it, and /history; the latter without `since` is the newest `max_history` items."""
+    """Serve /status, with `more` in it, and /history; the latter without `since` is an array, the newest item first."""
 
     async def status(_: web.Request) -> web.Response:
         head = {
@@ -49,7 +49,9 @@ def add_book(
 
     async def history(request: web.Request) -> web.Response:
         if "since" not in request.query:
-            return json_response(await in_turns(reversed(book.history(0, max_history))), book.journal_id)
+            newest_first = book.history(0, max_history)[::-1]
+            most = number(request, "limit", max_history, 10**18 - 1, least=1)
+            return json_response(await in_turns(newest_first[:most]), book.journal_id)
         since = number(request, "since", 0, 10**18 - 1)
         items = book.history(since, min(number(request, "limit", 200, 10**18 - 1, least=1), MAX_ITEMS))
         newest = max((item["seq"] for item in items), default=since)

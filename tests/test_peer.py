@@ -131,6 +131,26 @@ def test_a_peer_that_dies_is_an_outage_until_another_takes_its_place(start: Star
     assert history(two) == []
 
 
+def test_peers_left_to_others_are_told_and_counted(start: Start, tmp_path: Path) -> None:
+    peer = start("a", "b")
+    gauge = 'ovnwatch_peers_not_observed{{source="a"}} {}.0\n'
+    assert json.loads(peer.get("/status", "http")[1])["not_observed"] == []
+    assert gauge.format(0) in peer.get("/metrics")[1]
+    peers = ["127.0.0.2", "127.0.0.3", "127.0.0.4"]
+    (tmp_path / "a.yaml").write_text(json.dumps({"peers": peers, "mesh": {"full_up_to": 0, "k": 1}}))
+    peer.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: targets(peer) <= set(peers))
+    left = json.loads(peer.get("/status", "http")[1])["not_observed"]
+    assert sorted([*left, *targets(peer)]) == peers
+    assert gauge.format(2) in peer.get("/metrics")[1]
+
+
+def test_a_variable_that_looks_misspelt_is_a_warning(start: Start) -> None:
+    said = start(HTTP_INTERVALL="1").said()
+    assert "level=warn" in said
+    assert 'msg="HTTP_INTERVALL: unknown variable, did you mean HTTP_INTERVAL?"' in said
+
+
 def test_metrics_and_pages(start: Start) -> None:
     peer = start("one", "two")
     status, body = peer.get("/metrics")

@@ -21,7 +21,8 @@ from exporters.probing.protocols import CAUSES, PROTOCOLS
 from exporters.probing.record import GAPS, PER_STREAM, SKIPPED, UNKNOWN, Histogram, Record, Stats
 from exporters.settings import Stream
 
-NOT_OURS = {  # those of the process, of reloads, and of the bastion's pull
+NOT_OURS = {  # those of the process, of reloads, of the peer's choice, and of the bastion's pull
+    "ovnwatch_peers_not_observed",
     "ovnwatch_build_info",
     "ovnwatch_config_last_reload_successful",
     "ovnwatch_config_last_reload_success_timestamp_seconds",

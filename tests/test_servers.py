@@ -557,6 +557,8 @@ def test_http_ping_has_the_size_asked_for(start: Serve, size: int) -> None:
         ("/history?since=" + "9" * 5000, "since"),
         ("/history?since=1&limit=0", "limit"),
         ("/history?since=1&limit=many", "limit"),
+        ("/history?limit=0", "limit"),
+        ("/history?limit=-1", "limit"),
     ],
 )
 def test_http_names_the_parameter_that_is_wrong(start: Serve, path: str, names: str) -> None:
@@ -602,6 +604,17 @@ def test_http_history_for_an_earlier_systems_clients_is_a_list_newest_first(star
     assert [item["seq"] for item in json.loads(body)] == [8, 5, 3]
     assert headers["Ovnwatch-Journal"] == "j0"
     assert book.limit == 77
+
+
+@pytest.mark.parametrize(("limit", "wanted"), [(1, [8]), (2, [8, 5]), (10**17, [8, 5, 3])])
+def test_http_history_with_a_limit_alone_is_the_newest(start: Serve, limit: int, wanted: list[int]) -> None:
+    _, _, body = ask(start(serve_http, Book()).port, f"/history?limit={limit}")
+    assert [item["seq"] for item in json.loads(body)] == wanted
+
+
+def test_http_status_tells_more_where_there_is_more(start: Serve) -> None:
+    port = start(serve_http, Book(), more=lambda: {"not_observed": ("b", "c")}).port
+    assert json.loads(ask(port, "/status")[2])["not_observed"] == ["b", "c"]
 
 
 @pytest.mark.parametrize(

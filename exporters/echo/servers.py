@@ -10,9 +10,9 @@ import asyncio
 import resource
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from aiohttp import WSMsgType, hdrs, web
 
@@ -237,10 +237,14 @@ async def serve_http(
     *,
     token: str | None = None,
     max_history: int = 200,
+    more: Callable[[], Mapping[str, Any]] = dict,
     tls: ssl.SSLContext | None = None,
     max_connections: int = MAX_CONNECTIONS,
 ) -> Serving:
-    """Serve /ping, and what is in the book: /status, /history, POST /admin/clear_history. Raises ListenError."""
+    """Serve /ping, and what is in the book: /status with `more`, /history, POST /admin/clear_history.
+
+    Raises ListenError.
+    """
     replies = Replies(identity)
 
     async def ping(request: web.Request) -> web.Response:
@@ -259,7 +263,7 @@ async def serve_http(
     app = new_app()
     app.router.add_get("/ping", ping)
     if book is not None:
-        add_book(app, identity, book, max_history)
+        add_book(app, identity, book, max_history, more)
         app.router.add_post("/admin/clear_history", clear_history)
     return await serve(app, host, port, tls=tls, max_connections=max_connections, name="http")
 
@@ -272,6 +276,7 @@ async def serve_echoes(
     book: Book | None = None,
     token: str | None = None,
     max_history: int = 200,
+    more: Callable[[], Mapping[str, Any]] = dict,
 ) -> None:
     """Start the servers of `listen`, protocol to (host, port), adding each to `serving`. Raises ListenError."""
     room = max_connections()
@@ -282,7 +287,7 @@ async def serve_echoes(
     if "http" in listen:
         serving.append(
             await serve_http(
-                identity, book, *listen["http"], token=token, max_history=max_history, max_connections=room
+                identity, book, *listen["http"], token=token, max_history=max_history, more=more, max_connections=room
             )
         )
 

@@ -10,6 +10,7 @@ from exporters import logs
 from exporters.echo.servers import max_connections, serve_echoes
 from exporters.exposition import Exposition, make_registry
 from exporters.identity import identify
+from exporters.peer.left_out import LeftOut
 from exporters.peer.settings import PEER, PeerSettings
 from exporters.probing.engine import Engine
 from exporters.probing.record import Record
@@ -30,6 +31,8 @@ def main(argv: Sequence[str]) -> int:
     if isinstance(settings, int):
         return settings
     logs.set_up(settings.log_level, settings.log_format)
+    for place, message in settings.doubts:
+        log.warning("%s: %s", place, message)
     return run("peer", lambda end: _run(settings, argv, end))
 
 
@@ -45,7 +48,12 @@ async def _run(settings: PeerSettings, argv: Sequence[str], end: End) -> None:
         _tell_left_out(new)
 
     reloads = Reloads(PEER, argv, os.environ, settings, use)
-    exposition = Exposition(make_registry(build_info(identity), record, reloads))
+
+    def not_observed() -> Sequence[str]:
+        return reloads.settings.not_observed
+
+    left_out = LeftOut(settings.source, not_observed)
+    exposition = Exposition(make_registry(build_info(identity), record, reloads, left_out))
     serving: list[Server] = []
     tasks = Tasks()
     started = False
@@ -60,7 +68,13 @@ async def _run(settings: PeerSettings, argv: Sequence[str], end: End) -> None:
         )
         # Echoes first: other peers may be probing us already.
         await serve_echoes(
-            serving, identity, settings.listen, book=record, token=settings.token, max_history=settings.max_history
+            serving,
+            identity,
+            settings.listen,
+            book=record,
+            token=settings.token,
+            max_history=settings.max_history,
+            more=lambda: {"not_observed": not_observed()},
         )
         serving.append(await serve(app, *settings.web_listen, max_connections=min(max_connections(), 512)))
         _tell(serving, settings)
