@@ -3,6 +3,8 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 PYTHON_OF := .venv/bin/python
 PYTEST := $(PYTHON_OF) -m pytest
 GENERATED := build/generated
+# Who has it set compiles everything anew at every start of Python, of which the tests make dozens.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test quick check generate bench soak clean packages
@@ -18,7 +20,7 @@ test: .venv/.ready ## all tests: first the rest on two workers, then, one by one
 	$(PYTEST) -m needs_root $(ARGS) && exit $$first
 
 quick: .venv/.ready ## the tests that need neither root, nor a system package, nor patience
-	$(PYTEST) -q -n 2 -m "not slow and not needs_root and not system" $(ARGS)
+	$(PYTEST) -q -n 2 --hypothesis-profile=quick -m "not slow and not needs_root and not system" $(ARGS)
 
 check: .venv/.ready ## style, types, import directions, and that generated files are what would be generated
 	$(PYTHON_OF) -m ruff check

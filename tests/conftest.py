@@ -3,6 +3,7 @@
 1. With CI=true a test whose component is missing fails: nothing may pass for tested that was not.
 2. Elsewhere it is left out, and the last lines of the run say how many were and what is missing.
 3. Generated examples have no deadline, for machines are slow at times; with CI=true they are the same at every run.
+   `make quick` tries a quarter of them.
 """
 
 import os
@@ -21,6 +22,7 @@ LEFT_OUT = pytest.StashKey[Counter[str]]()
 hypothesis.settings.register_profile(
     "house", deadline=None, derandomize=CI, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
+hypothesis.settings.register_profile("quick", hypothesis.settings.get_profile("house"), max_examples=25)
 hypothesis.settings.load_profile("house")
 
 

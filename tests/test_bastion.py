@@ -56,6 +56,28 @@ def site(tmp_path: Path) -> Iterator[Site]:
         yield Site(tmp_path, running)
 
 
+GOOD = {"ROUTE_PEERS": "http://127.0.0.1:1"}
+Shared = tuple[Site, Exporter]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    """One bastion with a token for all tests that give it a new configuration; it has whichever came last."""
+    with killed_at_the_end() as running:
+        site = Site(tmp_path_factory.mktemp("shared"), running)
+        yield site, site.bastion(GOOD, OVNWATCH_TOKEN=TOKEN)
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exporter]:
+    """One bastion for all tests that change nothing: no token, no echo but http, nothing that answers."""
+    with killed_at_the_end() as running, socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        site = Site(tmp_path_factory.mktemp("bare"), running)
+        route = {"ROUTE_PEERS": f"http://127.0.0.1:{closed.getsockname()[1]}"}
+        yield site.bastion(route, {"--web.telemetry-path": "/own", "--listen.tcp": "off", "--listen.ws": "off"})
+
+
 def targets(**peers: Mapping[str, int]) -> str:
     """A file that names targets on 127.0.0.1 by their ports."""
     return json.dumps(
@@ -99,6 +121,7 @@ def know_each_other(site: Site, **peers: Exporter) -> None:
 # --- the earlier dashboard's job
 
 
+@pytest.mark.slow  # three processes until they know each other
 def test_the_dashboards_variables_show_two_peers_from_outside_and_from_each_other(site: Site) -> None:
     one, two = site.peer("one"), site.peer("two")
     know_each_other(site, one=one, two=two)
@@ -122,6 +145,7 @@ def test_the_dashboards_variables_show_two_peers_from_outside_and_from_each_othe
     assert all({"status", "error", "last_update"} == set(each) for each in found["external_tests"].values())
 
 
+@pytest.mark.slow  # an outage, from its start to its end
 def test_a_peer_that_dies_is_seen_from_everywhere_and_told_of_once(site: Site) -> None:
     one, two = site.peer("one"), site.peer("two")
     know_each_other(site, one=one, two=two)
@@ -209,6 +233,7 @@ def test_load_balancers_are_probed_on_the_peers_own_ports() -> None:
 # --- clearing
 
 
+@pytest.mark.slow  # an outage, from its start to its end
 def test_clearing_needs_the_token_and_reaches_all_peers(site: Site) -> None:
     one, two = site.peer("one"), site.peer("two")
     know_each_other(site, one=one, two=two)
@@ -232,10 +257,9 @@ def test_clearing_needs_the_token_and_reaches_all_peers(site: Site) -> None:
     wait_for(lambda: data(bastion)["history"])  # what comes after is shown
 
 
-def test_without_a_token_nothing_can_be_cleared_or_reloaded(site: Site) -> None:
-    bastion = site.bastion({"ROUTE_PEERS": "http://127.0.0.1:1"})
-    assert bastion.get("/api/clear_history", method="POST", token=TOKEN)[0] == 403
-    assert bastion.get("/-/reload", method="POST", token=TOKEN)[0] == 403
+def test_without_a_token_nothing_can_be_cleared_or_reloaded(bare: Exporter) -> None:
+    assert bare.get("/api/clear_history", method="POST", token=TOKEN)[0] == 403
+    assert bare.get("/-/reload", method="POST", token=TOKEN)[0] == 403
 
 
 # --- a new configuration
@@ -245,6 +269,7 @@ def probes(bastion: Exporter) -> dict[str, int]:
     return {each["stream"]: each["probes"] for each in json.loads(bastion.get("/status")[1])["streams"]}
 
 
+@pytest.mark.slow  # peers asked at their intervals
 def test_what_stays_goes_on_unbroken_through_a_reload(site: Site) -> None:
     one = site.peer("one")
     bastion = site.bastion({"NODEPORT_PEERS": node_ports(kept_np=one)}, OVNWATCH_TOKEN=TOKEN)
@@ -275,15 +300,19 @@ def test_what_stays_goes_on_unbroken_through_a_reload(site: Site) -> None:
         ({"ROUTE_PEERS": "http://127.0.0.1:1", "MAX_HISTORY": "7"}, "MAX_HISTORY: changed, which needs"),
     ],
 )
-def test_a_bad_new_configuration_changes_nothing_and_says_why(site: Site, variables: dict[str, str], said: str) -> None:
-    bastion = site.bastion({"ROUTE_PEERS": "http://127.0.0.1:1"}, OVNWATCH_TOKEN=TOKEN)
+def test_a_bad_new_configuration_changes_nothing_and_says_why(
+    shared: Shared, variables: dict[str, str], said: str
+) -> None:
+    site, bastion = shared
+    site.say(GOOD)
+    assert bastion.get("/-/reload", method="POST", token=TOKEN)[0] == 200
     good = bastion.get("/metrics")[1]
-    before = set(probes(bastion))
+    before, logged = set(probes(bastion)), len(bastion.said())
     site.say(variables)
     status, text = bastion.get("/-/reload", method="POST", token=TOKEN)
     assert status == 500
     assert said in text
-    assert said.partition(":")[2] in bastion.said()
+    assert said.partition(":")[2] in bastion.said()[logged:]
     assert set(probes(bastion)) == before
     bad = bastion.get("/metrics")[1]
     name = 'ovnwatch_config_last_reload_successful{source="bastion"}'
@@ -299,35 +328,32 @@ def test_a_bad_new_configuration_changes_nothing_and_says_why(site: Site, variab
 # --- the rest of what it serves
 
 
-def test_the_page_and_what_stands_beside_it(site: Site) -> None:
-    bastion = site.bastion({"ROUTE_PEERS": "http://127.0.0.1:1"}, {"--web.telemetry-path": "/own"})
-    status, text = bastion.get("/")
+def test_the_page_and_what_stands_beside_it(bare: Exporter) -> None:
+    status, text = bare.get("/")
     assert status == 200
     assert "Live Migration Dashboard" in text
     assert '<a href="/own">' in text
     for path, start in (("/page.js", "// Draws"), ("/page.css", ":root"), ("/healthz", "ok"), ("/-/healthy", "hea")):
-        assert bastion.get(path)[1].startswith(start)
-    assert "ovnwatch_peer_heard" in bastion.get("/own")[1]
-    assert json.loads(bastion.get("/history")[1]) == []
-    assert bastion.get("/admin/clear_history", method="POST", token=TOKEN)[0] == 404
-    assert bastion.get("/status", "http")[0] == 404  # on the echo's port there is nothing but the echo
+        assert bare.get(path)[1].startswith(start)
+    assert "ovnwatch_peer_heard" in bare.get("/own")[1]
+    assert json.loads(bare.get("/history")[1]) == []
+    assert bare.get("/admin/clear_history", method="POST", token=TOKEN)[0] == 404
+    assert bare.get("/status", "http")[0] == 404  # on the echo's port there is nothing but the echo
 
 
-def test_a_peer_never_reached_is_unknown_everywhere(site: Site) -> None:
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        bastion = site.bastion({"ROUTE_PEERS": f"http://127.0.0.1:{closed.getsockname()[1]}"})
-        wait_for(lambda: heard(bastion) == {"peer-1": False})
-        found = data(bastion)
-        assert found["external_tests"]["peer-1-route (HTTP)"]["status"] == "unknown"
-        assert found["peers"][0]["last_heard"] is None
-        assert found["history"] == []
-        assert [each["key"] for each in data(bastion)["look"]] in ([], ["not_enough_known"])
-        metrics = bastion.get("/metrics")[1]
-        assert 'ovnwatch_peer_heard{source="bastion",target="peer-1"} 0.0' in metrics
-        assert "\novnwatch_stream_up{" not in metrics
+def test_a_peer_never_reached_is_unknown_everywhere(bare: Exporter) -> None:
+    wait_for(lambda: heard(bare) == {"peer-1": False})
+    found = data(bare)
+    assert found["external_tests"]["peer-1-route (HTTP)"]["status"] == "unknown"
+    assert found["peers"][0]["last_heard"] is None
+    assert found["history"] == []
+    assert [each["key"] for each in data(bare)["look"]] in ([], ["not_enough_known"])
+    metrics = bare.get("/own")[1]
+    assert 'ovnwatch_peer_heard{source="bastion",target="peer-1"} 0.0' in metrics
+    assert "\novnwatch_stream_up{" not in metrics
 
 
+@pytest.mark.slow  # two processes until they know each other
 def test_peers_can_probe_outwards(site: Site) -> None:
     bastion = site.bastion({"ROUTE_PEERS": "http://127.0.0.1:1"})
     one = site.peer("one")
@@ -344,11 +370,11 @@ def test_peers_can_probe_outwards(site: Site) -> None:
     assert {each["peer"]["address"] for each in streams()} == {"127.0.0.1"}
 
 
-def test_echoes_can_be_off(site: Site) -> None:
-    bastion = site.bastion({"ROUTE_PEERS": "http://127.0.0.1:1"}, {"--listen.tcp": "off", "--listen.ws": "off"})
-    assert set(bastion.ports) == {"http", "web"}
+def test_echoes_can_be_off(bare: Exporter) -> None:
+    assert set(bare.ports) == {"http", "web"}
 
 
+@pytest.mark.slow  # two processes
 def test_shards_share_the_streams(site: Site) -> None:
     variables = {"ROUTE_PEERS": ",".join(f"http://127.0.0.{number}:1" for number in range(1, 9))}
     shards = [site.bastion(variables, {"--shard": f"{number}/2", "--source": f"bastion-{number}"}) for number in (0, 1)]

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, cast
 
 import pytest
@@ -86,6 +86,7 @@ def step(poller: Poller, condition: Callable[[], object]) -> None:
     deadline = monotonic() + PATIENCE
     while not condition() and monotonic() < deadline:
         poller.drain()
+        sleep(0.001)  # or the other end, a thread, waits for the interpreter
     assert condition()
 
 

@@ -17,7 +17,10 @@ from exporters.probing.outage import Event
 
 SOAK = int(os.environ.get("OVNWATCH_SIMULATIONS", "0"))
 EXAMPLES = settings(
-    max_examples=SOAK or 100, derandomize=not SOAK, database=None, phases=[Phase.explicit, Phase.generate, Phase.shrink]
+    max_examples=SOAK or settings().max_examples,
+    derandomize=not SOAK,
+    database=None,
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],
 )
 SLOT = 0.005  # a probe starts, and is judged, this much later at the most
 
