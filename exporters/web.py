@@ -236,11 +236,12 @@ async def serve(
     def make_room() -> bool:
         if len(asking) >= max_connections:
             return False
-        there = [each for each in server.connections if each.transport is not None]  # the others are being closed
-        oldest = next((each for each in there if each not in asking), None)  # those that came first stand first
-        if oldest is not None:
-            oldest.force_close()
-        return oldest is not None or len(there) < max_connections
+        # Those that came first stand first. One without a transport is being closed.
+        for each in server.connections:
+            if each not in asking and each.transport is not None:
+                each.force_close()
+                return True
+        return sum(each.transport is not None for each in server.connections) < max_connections
 
     door = Door(name, max_connections, lambda: len(server.connections), server, make_room)
     return Serving(await accept(sockets, door, tls), runner)
