@@ -15,6 +15,7 @@ import uvloop
 from exporters import catalog
 from exporters.exposition import Info
 from exporters.identity import Identity
+from exporters.journal import JournalError
 from exporters.listening import ListenError, Listening
 
 log = logging.getLogger(__name__)
@@ -67,11 +68,11 @@ class End:
 
 
 def run(command: str, work: Callable[[End], Coroutine[Any, Any, None]]) -> Never:
-    """Do the work of `ovnwatch COMMAND`, then end the process with 0; with 1 for a port in use or a bug."""
+    """Do the work of `ovnwatch COMMAND`, then end the process with 0; with 1 for a port or journal in use, or a bug."""
     code = 0
     try:
         uvloop.new_event_loop().run_until_complete(_with_end(work))
-    except ListenError as error:
+    except (ListenError, JournalError) as error:
         print(f"ovnwatch {command}: {error}", file=sys.stderr)
         code = 1
     except Exception:  # noqa: BLE001 - this is the crash: nothing goes on after it

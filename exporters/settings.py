@@ -48,6 +48,7 @@ class Settings:
     telemetry_path: str
     token: str | None
     max_history: int
+    journal: Path | None  # the folder of its file; None: in memory only
     log_level: str
     log_format: str
     descriptors: int  # that probes may have
@@ -91,6 +92,11 @@ class Defaults(BaseModel):
     patience: Patiences = {}
 
 
+class JournalKeys(BaseModel):
+    model_config = STRICT
+    path: Echo = None
+
+
 class File(BaseModel):
     """The keys that all files may have."""
 
@@ -102,6 +108,7 @@ class File(BaseModel):
     listen: Listen = Listen()
     web: Web = Web()
     log: Log = Log()
+    journal: JournalKeys = JournalKeys()
     defaults: Defaults = Defaults()
     targets: list[Any] = []
 
@@ -111,6 +118,11 @@ class File(BaseModel):
 
 def _seconds(check: Callable[[float], float]) -> Callable[[str], float]:
     return lambda text: check(options.number(text))
+
+
+def _folder(text: str) -> str:
+    """systemd names several folders with colons between them."""
+    return targets.file_name(text.partition(":")[0])
 
 
 _TIME, _LIMIT, _WAIT = map(_seconds, (targets.interval, targets.prompt, targets.patience))
@@ -154,6 +166,8 @@ def table(
         *(Option(f"patience_{each}", _WAIT, "3", "", _TIMEOUTS[each], f"defaults.patience.{each}",
                  "seconds a late answer may take") for each in PROTOCOLS),
         Option("max_history", options.count, "200", "", "MAX_HISTORY", "", "changes that /history shows"),
+        Option("journal_path", _folder, "/var/lib/ovnwatch", "--journal.path", "STATE_DIRECTORY", "journal.path",
+               "folder of the journal, which survives a crash; off: in memory only"),
         Option("reconnect_delay", options.number, "", "", "RECONNECT_DELAY", "",
                "accepted and without effect: a lost connection is replaced at once"),
         Option("log_level", options.one_of("debug", "info", "warn", "error"), "info", "--log.level", "", "log.level",
@@ -261,6 +275,7 @@ def settle(
         telemetry_path=given["telemetry_path"].value,
         token=token,
         max_history=given["max_history"].value,
+        journal=_journal(given["journal_path"], said.document.name, said.folder),
         log_level=given["log_level"].value,
         log_format=given["log_format"].value,
         descriptors=descriptors or SOFT_LIMIT,
@@ -279,6 +294,7 @@ FIXED = {
     "telemetry_path": "web.telemetry_path",
     "token": "token",
     "max_history": "MAX_HISTORY",
+    "journal": "journal.path",
     "log_format": "log.format",
 }
 
@@ -440,6 +456,13 @@ def _overlap(some: set[str], others: set[str]) -> bool:
 def _spelled(listener: Given) -> str:
     host, port = listener.value
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _journal(said: Given, name: str, folder: Path) -> Path | None:
+    """Where the journal is kept; a path in the file is relative to it."""
+    if said.value == "off":
+        return None
+    return folder / said.value if name and said.place.startswith(f"{name}:") else Path(said.value)
 
 
 def _token(given: Mapping[str, Given], folder: Path, problems: list[Problem]) -> str | None:

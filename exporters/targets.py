@@ -141,6 +141,8 @@ def literal_family(text: str) -> int | None:
 def interval(seconds: float) -> float:
     if not 0.02 <= seconds <= 3600:
         raise ValueError("must be from 0.02 to 3600 seconds")
+    if abs(seconds * 1000 - round(seconds * 1000)) > 1e-6:
+        raise ValueError("must be a whole number of milliseconds")
     return seconds
 
 

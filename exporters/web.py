@@ -49,16 +49,18 @@ def make_app(
     telemetry_path: str = "/metrics",
     token: str | None = None,
     reload: Reload | None = None,
+    settled: Callable[[], Awaitable[None]] | None = None,
     landing: bool = True,
 ) -> web.Application:
     """Return the application of one exporter, called `name` on its landing page.
 
     `ready` is asked at every request. `reload` returns the problems it met, none when the new
-    configuration is in use; without it there is no `/-/reload`. Without `landing`, `/` is the caller's.
+    configuration is in use; without it there is no `/-/reload`. `settled` is awaited before metrics are sent: by then
+    no crash may take back what they say. Without `landing`, `/` is the caller's.
     """
 
     async def metrics(request: web.Request) -> web.Response:
-        return await _metrics(request, exposition)
+        return await _metrics(request, exposition, settled)
 
     async def healthy(_: web.Request) -> web.Response:
         return web.Response(text="healthy\n")
@@ -80,7 +82,9 @@ def make_app(
     return app
 
 
-async def _metrics(request: web.Request, exposition: Exposition) -> web.Response:
+async def _metrics(
+    request: web.Request, exposition: Exposition, settled: Callable[[], Awaitable[None]] | None
+) -> web.Response:
     try:
         async with asyncio.timeout(scrape_seconds(request.headers.get(SCRAPE_TIMEOUT, ""))):
             page = await exposition.render(
@@ -88,6 +92,8 @@ async def _metrics(request: web.Request, exposition: Exposition) -> web.Response
                 request.query.getall("name[]", []),
                 ",".join(request.headers.getall(hdrs.ACCEPT_ENCODING, [])),
             )
+            if settled is not None:
+                await settled()
     except BusyError as busy:
         return web.Response(status=503, text=f"{busy}\n")
     except TimeoutError:

@@ -104,7 +104,8 @@ class Plant:
     async def start(self, exporter: Exporter) -> None:
         """Start an exporter's process, the first or another one."""
         command = [*OVNWATCH, exporter.command, "--config.file", str(exporter.config)]
-        environ = _environ(HOSTNAME=exporter.name, MAX_HISTORY=str(MAX_HISTORY))
+        state = str(self.children.folder / "state")
+        environ = _environ(HOSTNAME=exporter.name, MAX_HISTORY=str(MAX_HISTORY), STATE_DIRECTORY=state)
         name = exporter.name if exporter.command == "bastion" else f"peer-{exporter.name}"
         exporter.child = await self.children.start(name, command, environ)
 

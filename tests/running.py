@@ -30,7 +30,7 @@ class Exporter:
                 [sys.executable, "-c", code, *argv],
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                env={**clean(os.environ), **variables},
+                env={**clean(os.environ), "STATE_DIRECTORY": f"{log}.state", **variables},
             )
 
     def said(self) -> str:
@@ -79,7 +79,7 @@ def flags(given: Mapping[str, str]) -> list[str]:
 def clean(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment without what an exporter would take settings from."""
     ours = re.compile(
-        r"OVNWATCH_|NODE_NAME|(.*_)?PEERS|HOSTNAME|.*_(INTERVAL|TIMEOUT)|MAX_HISTORY|RECONNECT_DELAY|DASHBOARD_PORT"
+        r"OVNWATCH_|NODE_NAME|(.*_)?PEERS|HOSTNAME|.*_(INTERVAL|TIMEOUT)|MAX_HISTORY|RECONNECT_DELAY|DASHBOARD_PORT|STATE_DIR"
     )
     return {name: value for name, value in environ.items() if not ours.match(name)}
 

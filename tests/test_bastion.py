@@ -195,9 +195,11 @@ try:
     for number in (1, 2):
         listen = [f"--listen.{name}=127.0.{number}.1:{port}" for name, port in ports.items()]
         argv = ["peer", f"--source=p{number}", "--peers=127.0.0.9", f"--web.listen-address=127.0.{number}.1:8083"]
+        argv.append("--journal.path=off")
         running.append(subprocess.Popen([sys.executable, "-c", code, *argv, *listen]))
     os.environ["METALLB_PEERS"] = json.dumps({f"peer-{number}-lb": f"127.0.{number}.1" for number in (1, 2)})
     os.environ["DASHBOARD_PORT"] = "9191"
+    os.environ["STATE_DIRECTORY"] = "off"
     echoes = [f"--listen.{name}=127.0.3.1:{port}" for name, port in ports.items()]
     running.append(subprocess.Popen([sys.executable, "-c", code, "bastion", "--source=b", *echoes]))
     for _ in range(300):

@@ -271,7 +271,7 @@ def test_a_signal_ends_it_though_no_resolver_answers(tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb") as out:
         peer = subprocess.Popen(
             ["unshare", "--net", "--mount", sys.executable, "-c", NO_RESOLVER, resolver,
-             "--source=a", "--peers=b1,b2,b3,b4,b5,b6"],
+             "--source=a", "--peers=b1,b2,b3,b4,b5,b6", "--journal.path=off"],
             stdout=out, stderr=subprocess.STDOUT, env=clean(os.environ),
         )  # fmt: skip
     try:

@@ -6,7 +6,7 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,13 @@ class Book:
     def history(self, since: int = 0, limit: int = 200) -> list[dict[str, Any]]:
         self.limit = limit
         return [change for change in self.changes if change["seq"] > since][:limit]
+
+    async def find(self, since: int, limit: int, wanted: Mapping[str, str], *, cleared: bool) -> list[tuple[int, str]]:
+        self.limit, self.wanted = limit, dict(wanted)
+        return [(change["seq"], json.dumps(change)) for change in self.history(since, limit)]
+
+    async def save(self) -> None:
+        pass
 
     def clear(self, now: float) -> None:
         self.cleared.append(now)

@@ -17,6 +17,7 @@ from exporters.bastion.ways import Way
 from exporters.echo.servers import max_connections, serve_echoes
 from exporters.exposition import Exposition, make_registry
 from exporters.identity import identify
+from exporters.journal import Journal, file_name
 from exporters.probing.engine import Engine
 from exporters.probing.record import Record
 from exporters.process import STOP_SECONDS, End, Server, Tasks, build_info, look_after, run
@@ -44,7 +45,9 @@ def main(argv: Sequence[str]) -> int:
 async def _run(settings: BastionSettings, argv: Sequence[str], end: End) -> None:
     loop = asyncio.get_running_loop()
     identity = identify(settings.source, settings.node, settings.zone)
-    record = Record(settings.streams, identity, settings.max_history, reported_as="bastion")
+    path = settings.journal / file_name("bastion", settings.source) if settings.journal else None
+    journal = Journal(path)
+    record = Record(settings.streams, identity, settings.max_history, reported_as="bastion", journal=journal)
     engine = Engine(settings.streams, identity, record, loop, settings.descriptors)
     heard = Heard(settings.max_history)
     agent = f"ovnwatch/{identity.version}"
@@ -75,6 +78,7 @@ async def _run(settings: BastionSettings, argv: Sequence[str], end: End) -> None
             ready=lambda: started and not end.asked(),
             token=settings.token,
             reload=reloads,
+            settled=record.save,
             landing=False,
         )
         page.add_to(app, settings.telemetry_path)
@@ -88,6 +92,7 @@ async def _run(settings: BastionSettings, argv: Sequence[str], end: End) -> None
         pull.update(settings.streams, settings.poll_interval)
         tasks.spawn(lookout.watch())
         reloads.at_hangup(tasks)
+        tasks.spawn(record.save_now_and_then())
         started = True
         log.info("%s probes %d streams and asks %d peers", settings.source, len(settings.streams), len(pull.peers))
         if not settings.streams:
@@ -99,4 +104,5 @@ async def _run(settings: BastionSettings, argv: Sequence[str], end: End) -> None
             await pull.close()
             await engine.stop()
             await asyncio.gather(*(each.close() for each in serving))
+            await journal.close()
         exposition.close()

@@ -77,7 +77,9 @@ class Page:
 
     async def _build(self) -> str:
         try:
-            self._text = "".join([part async for part in in_turns(self._parts())])
+            text = "".join([part async for part in in_turns(self._parts())])
+            await self._record.save()  # nothing is told that a crash could take back
+            self._text = text
             self._built = monotonic()
         finally:
             self._building = None
@@ -104,6 +106,7 @@ class Page:
         require_token(request, self._token)
         now = time.time()
         self._record.clear(now)
+        await self._record.save()
         self._pull.heard.clear(now)
         self._built = -inf
         failed = {name: wrong for name, wrong in (await self._pull.clear(self._token or "")).items() if wrong}

@@ -258,6 +258,7 @@ async def serve_http(
         now = time.time()
         if book is not None:
             book.clear(now)
+            await book.save()
         return web.json_response({"ok": True, "pod": identity.pod, "ts": iso(now)})
 
     app = new_app()

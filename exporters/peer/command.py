@@ -10,6 +10,7 @@ from exporters import logs
 from exporters.echo.servers import max_connections, serve_echoes
 from exporters.exposition import Exposition, make_registry
 from exporters.identity import identify
+from exporters.journal import Journal, file_name
 from exporters.peer.left_out import LeftOut
 from exporters.peer.settings import PEER, PeerSettings
 from exporters.probing.engine import Engine
@@ -39,7 +40,9 @@ def main(argv: Sequence[str]) -> int:
 async def _run(settings: PeerSettings, argv: Sequence[str], end: End) -> None:
     loop = asyncio.get_running_loop()
     identity = identify(settings.source, settings.node, settings.zone)
-    record = Record(settings.streams, identity, settings.max_history)
+    path = settings.journal / file_name("peer", settings.source) if settings.journal else None
+    journal = Journal(path)
+    record = Record(settings.streams, identity, settings.max_history, journal=journal)
     engine = Engine(settings.streams, identity, record, loop, settings.descriptors)
 
     def use(new: PeerSettings) -> None:
@@ -65,6 +68,7 @@ async def _run(settings: PeerSettings, argv: Sequence[str], end: End) -> None:
             ready=lambda: started and not end.asked(),
             token=settings.token,
             reload=reloads,
+            settled=record.save,
         )
         # Echoes first: other peers may be probing us already.
         await serve_echoes(
@@ -81,6 +85,7 @@ async def _run(settings: PeerSettings, argv: Sequence[str], end: End) -> None:
         look_after(loop, serving)
         engine.start()
         reloads.at_hangup(tasks)
+        tasks.spawn(record.save_now_and_then())
         started = True
         await end.come()
     finally:
@@ -88,6 +93,7 @@ async def _run(settings: PeerSettings, argv: Sequence[str], end: End) -> None:
             await tasks.close()
             await engine.stop()
             await asyncio.gather(*(each.close() for each in serving))
+            await journal.close()
         exposition.close()
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import logging
 import uuid
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import monotonic, time
 from typing import Any, NamedTuple
 
+import msgspec
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -20,14 +24,19 @@ from prometheus_client.core import (
 )
 
 from exporters import catalog
+from exporters.api import fits
 from exporters.identity import Identity
+from exporters.journal import SAVE_SECONDS, Journal, Row
 from exporters.probing.outage import Counted, Event, Finished, Opened
 from exporters.probing.protocols import CAUSES
 from exporters.settings import Stream as Spec
+from exporters.times import seconds
 
 UNKNOWN = ("descriptors", "memory", "ports", "socket", "shutdown")
 SKIPPED = ("late",)
-GAPS = ("stall",)
+GAPS = ("stall", "restart")
+
+log = logging.getLogger(__name__)
 
 
 class Histogram:
@@ -52,6 +61,89 @@ class Histogram:
             total += count
             cumulated.append(("+Inf" if bound == float("inf") else repr(float(bound)), total))
         return cumulated, self._sum
+
+    def saved(self) -> list[float]:
+        """What `resume` takes."""
+        return [self._sum, *self._counts]
+
+    def resume(self, saved: Sequence[float]) -> None:
+        """Go on from there, unless the buckets are others now."""
+        if len(saved) == 1 + len(self._counts):
+            self._sum = max(self._sum, saved[0])
+            self._counts = [max(int(then), now) for then, now in zip(saved[1:], self._counts, strict=True)]
+
+
+class Last(NamedTuple):
+    """A stream's last outage: bounds and estimate in seconds; start and end in Unix time."""
+
+    lower: float
+    estimate: float
+    upper: float
+    start: float
+    end: float
+
+
+class SavedStream(msgspec.Struct, array_like=True):
+    """A stream's counters, in the order of COUNTERS."""
+
+    counters: list[float]
+    last: Last | None = None
+
+
+class SavedShape(msgspec.Struct, array_like=True):
+    """What the streams of one path and protocol share."""
+
+    path: str
+    protocol: str
+    durations: list[float]
+    outages: list[float]
+    failures: dict[str, int]
+    unknown: dict[str, int]
+
+
+class SavedEvent(msgspec.Struct, array_like=True):
+    """An open event as it stood: what it looked like, bounds and estimate, and the seconds of it that were counted."""
+
+    kind: str
+    lower: float
+    estimate: float
+    upper: float
+    counted: float
+
+
+class Totals(msgspec.Struct, array_like=True):
+    """What stands beside each event in the journal: the counters of its stream after it, and its shape's lengths."""
+
+    stream: SavedStream
+    outages: list[float]
+
+
+class Saved(msgspec.Struct):
+    """All counters of one exporter."""
+
+    streams: dict[str, SavedStream]
+    shapes: list[SavedShape]
+    events: dict[str, SavedEvent]
+    lag: list[float]
+    skipped: dict[str, int]
+    gaps: dict[str, float]
+    stall_seconds: float
+
+
+# Of a stream: what only ever rises, so that of two accounts the higher one is the later.
+COUNTERS = (
+    "probes",
+    "outages",
+    "outage_seconds",
+    "lower_seconds",
+    "upper_seconds",
+    "observed_seconds",
+    "breaks",
+    "break_seconds",
+    "frozen",
+    "frozen_seconds",
+    "last_success",
+)
 
 
 @dataclass(slots=True)
@@ -91,8 +183,7 @@ class Stats:
     since: float = field(default_factory=time)  # Unix time
     peer: dict[str, str] = field(default_factory=dict)
     unfinished: Callable[[float], list[Event]] = lambda _now: []
-    last_outage: Event | None = None
-    last_outage_wall: tuple[float, float] = (0.0, 0.0)  # Unix time of its estimated start and end
+    last_outage: Last | None = None
     # Of each event that is not finished: the peer before it, and wall minus monotonic clock when it began. An event may
     # begin while the one before it still waits for its kind.
     _begun: dict[int, tuple[dict[str, str], float]] = field(default_factory=dict)
@@ -147,13 +238,51 @@ class Stats:
             self.upper_seconds += event.upper
             self.shape.outages.observe(event.estimate)
             begin = (event.start_earliest + event.start_latest) / 2 + self._begun[event.number][1]
-            self.last_outage, self.last_outage_wall = event, (begin, begin + event.estimate)
+            self.last_outage = Last(event.lower, event.estimate, event.upper, begin, begin + event.estimate)
         elif change.ledger == "peer":
             self.frozen += 1
         else:
             self.breaks += 1
         self.record.put(self, event.number, event, stall_overlap=stall_overlap)
         del self._begun[event.number]
+
+    def saved(self) -> SavedStream:
+        """What `resume` takes."""
+        return SavedStream([getattr(self, name) for name in COUNTERS], self.last_outage)
+
+    def resume(self, saved: SavedStream) -> None:
+        """Go on from there: what happened since then, by our count, is in it."""
+        if len(saved.counters) != len(COUNTERS):
+            return
+        for name, then in zip(COUNTERS, saved.counters, strict=True):
+            now = getattr(self, name)
+            setattr(self, name, max(type(now)(then), now))
+        if saved.last and (self.last_outage is None or saved.last.start >= self.last_outage.start):
+            self.last_outage = saved.last
+
+    def open_events(self) -> Iterator[tuple[str, SavedEvent]]:
+        """What is not finished, by id, as it stands; may be asked from another thread."""
+        for event in self.unfinished(monotonic()):
+            known = SavedEvent(event.kind, event.lower, event.estimate, event.upper, event.counted)
+            yield self.event_id(event.number), known
+
+    def event_id(self, number: int) -> str:
+        record = self.record
+        return f"{record.journal_id[:8]}-{record.run}-{self.serial}-{number}"
+
+    def truncated(self, item: Mapping[str, Any], counted: float) -> None:
+        """The process before us ended while this was open: what is known of it counts."""
+        length = item["duration"]
+        ledger = {"frozen": "peer", "break": "flow"}.get(item["kind"], "path")
+        self._add(ledger, max(0.0, length["estimate"] - counted))
+        if ledger == "path":
+            self.outages += 1
+            self.lower_seconds += length["lower"]
+            self.upper_seconds += length["upper"]
+        elif ledger == "peer":
+            self.frozen += 1
+        else:
+            self.breaks += 1
 
     def _add(self, ledger: str, seconds: float) -> None:
         if ledger == "path":
@@ -186,7 +315,7 @@ class Stats:
         end_offset = time() - monotonic()
         return {
             "seq": seq,
-            "id": f"{self.record.journal_id[:8]}-{self.serial}-{event.number}",
+            "id": self.event_id(event.number),
             "kind": event.kind,
             "state": state,
             "stream": spec.key,
@@ -227,8 +356,26 @@ class Entry(NamedTuple):
     """A line of the history; item is None while the event is open."""
 
     seq: int
-    stats: Stats
+    number: int
+    stats: Stats | None  # None: of an earlier run
     item: dict[str, Any] | None
+
+
+def _open(stats: Stats, number: int, now: float) -> list[Event]:
+    """The event of that number as it stands, if it is not finished."""
+    return [event for event in stats.unfinished(now) if event.number == number]
+
+
+def _saved(journal: Journal) -> Saved | None:
+    """The counters as they were saved last; None if there are none, or none that we can read."""
+    saved = journal.saved()
+    if saved is None:
+        return None
+    try:
+        return msgspec.msgpack.decode(saved.value, type=Saved)
+    except msgspec.DecodeError as error:
+        log.warning("journal %s: the counters begin at 0: %s", journal.path, error)
+        return None
 
 
 def iso(wall: float) -> str:
@@ -239,12 +386,19 @@ class Record:
     """All streams of one exporter. `reported_as` is what an earlier system's `source` field says: pod or bastion."""
 
     def __init__(
-        self, streams: Sequence[Spec], identity: Identity, max_history: int = 200, reported_as: str = "pod"
+        self,
+        streams: Sequence[Spec],
+        identity: Identity,
+        max_history: int = 200,
+        reported_as: str = "pod",
+        journal: Journal | None = None,
     ) -> None:
         self.identity = identity
         self.self_source = identity.source
         self.reported_as = reported_as
-        self.journal_id = uuid.uuid4().hex
+        self.journal = journal
+        self.journal_id = journal.id if journal else uuid.uuid4().hex
+        self.run = journal.run if journal else 1
         self.max_history = max_history
         self.catalog = catalog.load()
         self.lag = self._histogram("ovnwatch_schedule_lag_seconds")
@@ -252,14 +406,18 @@ class Record:
         self.gaps = dict.fromkeys(GAPS, 0.0)
         self.stall_seconds = 0.0
         self._shapes: dict[tuple[str, str], Shape] = {}
-        self._seq = 0
-        self._items: OrderedDict[tuple[int, int], Entry] = OrderedDict()  # by stream and event
+        self._seq = journal.seq if journal else 0
+        self._items: OrderedDict[str, Entry] = OrderedDict()  # by id
         self._cleared = 0
         self.cleared_at = 0.0
         self._added = 0
         self.stats: dict[str, Stats] = {}
+        self._saved = _saved(journal) if journal else None
         for spec in streams:
             self.add(spec)
+        if journal:
+            journal.snapshot = self.snapshot
+            self._resume(journal)
 
     def _histogram(self, name: str) -> Histogram:
         return Histogram(self.catalog.metric(name).buckets)
@@ -273,7 +431,9 @@ class Record:
                 self._histogram("ovnwatch_probe_duration_seconds"), self._histogram("ovnwatch_outage_duration_seconds")
             )
             self._shapes[spec.path, spec.protocol] = shape
-        self.stats[spec.key] = Stats(spec, self, shape, self._added)
+        stats = self.stats[spec.key] = Stats(spec, self, shape, self._added)
+        if self._saved and spec.key in self._saved.streams:
+            stats.resume(self._saved.streams.pop(spec.key))
 
     def stalled(self, seconds: float) -> None:
         """We did not run for so long."""
@@ -300,10 +460,18 @@ class Record:
     ) -> None:
         """Enter an event, or what became of it; each change gets the next `seq`. None: it is open, ask the stream."""
         self._seq += 1
-        key = (stats.serial, number)
-        self._items.pop(key, None)
+        now = monotonic()
         item = stats.item(event, self._seq, state=state, stall_overlap=stall_overlap) if event is not None else None
-        self._items[key] = Entry(self._seq, stats, item)
+        self._enter(Entry(self._seq, number, stats, item), stats.event_id(number))
+        if self.journal is not None:
+            as_it_stands = (stats.item(each, self._seq, state="open") for each in _open(stats, number, now))
+            known = item or next(as_it_stands, None)
+            if known is not None:
+                self._write(known, stats.spec, Totals(stats.saved(), stats.shape.outages.saved()))
+
+    def _enter(self, entry: Entry, key: str) -> None:
+        self._items.pop(key, None)
+        self._items[key] = entry
         while len(self._items) > self.max_history:
             # What is over goes before what is open, the oldest first.
             oldest = next(
@@ -311,27 +479,181 @@ class Record:
             )
             del self._items[oldest]
 
+    def _write(self, item: dict[str, Any], spec: Spec | None, totals: Totals | None = None) -> None:
+        assert self.journal is not None
+        target, path = (spec.target, spec.path) if spec else ("", "")
+        text, packed = json.dumps(item), msgspec.msgpack.encode(totals) if totals else b""
+        place = (item["stream"], target, path)
+        self.journal.put(Row(item["seq"], item["id"], item["kind"], item["state"], *place, time(), text, packed))
+
     def history(self, since: int = 0, limit: int = 200) -> list[dict[str, Any]]:
-        """Entries changed after `since`, the oldest change first, at most `limit`; open ones as they stand now."""
+        """Entries changed after `since`, the oldest change first, at most `limit`; open ones as they stand now.
+
+        Of what is over only the newest `max_history` are known here, and none that the journal does not have yet.
+        """
         now = monotonic()
+        served = self._seq if self.journal is None else self.journal.served
         found: list[dict[str, Any]] = []
-        for (_, number), entry in self._items.items():
-            if entry.seq <= since or (entry.item is not None and entry.seq <= self._cleared):
+        for entry in self._items.values():
+            if not since < entry.seq <= served or (entry.item is not None and entry.seq <= self._cleared):
                 continue
             if len(found) == limit:
                 break
             if entry.item is not None:
                 found.append(entry.item)
-                continue
-            stats = entry.stats
-            events = [event for event in stats.unfinished(now) if event.number == number]
-            found += [stats.item(event, entry.seq, state="open") for event in events]
+            elif entry.stats is not None:
+                stats = entry.stats
+                found += [stats.item(each, entry.seq, state="open") for each in _open(stats, entry.number, now)]
         return found
 
+    async def find(self, since: int, limit: int, wanted: Mapping[str, str], *, cleared: bool) -> list[tuple[int, str]]:
+        """(seq, JSON) of entries as `history` gives them, but of all there ever were; `cleared` ones only if asked for.
+
+        `wanted`: values of kind, state, target and path that they must have.
+        """
+        if self.journal is None:
+            items = [item for item in self.history(since, self.max_history) if fits(item, wanted)]
+            return [(item["seq"], json.dumps(item)) for item in items[:limit]]
+        found = await self.journal.find(since, limit, wanted, 0 if cleared else self._cleared)
+        live = {item["id"]: item for item in self.history() if item["state"] == "open"} if found else {}
+        return [(seq, json.dumps(live[key]) if key in live else text) for seq, key, text in found]
+
     def clear(self, now: float) -> None:
-        """Set a marker at `now` (Unix time): what ended before is listed no longer. The numbers stay."""
+        """Set a marker at `now` (Unix time): what ended before is listed no longer. It stays, and so do the numbers."""
         self.cleared_at = now
         self._cleared = self._seq
+        if self.journal is not None:
+            self._seq += 1
+            self._write(self._own_item("window", "cleared", now, now, self._seq), None)
+
+    # -- over restarts
+
+    async def save(self) -> None:
+        """Wait until everything that was told so far is in the journal."""
+        if self.journal is not None:
+            await self.journal.save()
+
+    async def save_now_and_then(self) -> None:
+        """For ever: so that the journal says when we were last alive."""
+        while True:
+            await asyncio.sleep(SAVE_SECONDS)
+            await self.save()
+
+    def snapshot(self) -> bytes:
+        """All counters, packed; may be asked from another thread."""
+        everyone = list(self.stats.items())
+        saved = Saved(
+            {key: stats.saved() for key, stats in everyone},
+            [
+                SavedShape(
+                    path,
+                    protocol,
+                    shape.durations.saved(),
+                    shape.outages.saved(),
+                    dict(shape.failures),
+                    dict(shape.unknown),
+                )
+                for (path, protocol), shape in list(self._shapes.items())
+            ],
+            {key: event for _, stats in everyone for key, event in stats.open_events()},
+            self.lag.saved(),
+            dict(self.skipped),
+            dict(self.gaps),
+            self.stall_seconds,
+        )
+        return msgspec.msgpack.encode(saved)
+
+    def _resume(self, journal: Journal) -> None:
+        """Go on where the process before us ended: its counters, its history, and what it left open."""
+        before = journal.saved()
+        saved = self._saved
+        if saved is not None:
+            self._resume_shared(saved)
+        for row in journal.rows("seq > ? AND length(totals) > 0", (before.seq if before else 0,)):
+            self._add_totals(row)
+        for row in journal.rows("kind = 'window'", newest=1):
+            self._cleared, self.cleared_at = row.seq, row.at
+        for row in journal.rows("state <> 'open' AND kind <> 'window'", newest=self.max_history):
+            self._enter(Entry(row.seq, 0, None, json.loads(row.item)), row.id)
+        now = time()
+        for row in journal.rows("state = 'open'"):
+            self._truncate(row, saved.events.get(row.id) if saved else None, now)
+        if before is not None and now > before.at:
+            self._seq += 1
+            self.gaps["restart"] += now - before.at
+            item = self._own_item("gap", "restart", before.at, now, self._seq)
+            self._enter(Entry(self._seq, 0, None, item), item["id"])
+            self._write(item, None)
+
+    def _resume_shared(self, saved: Saved) -> None:
+        self.lag.resume(saved.lag)
+        self.stall_seconds = saved.stall_seconds
+        self.skipped |= {key: count for key, count in saved.skipped.items() if key in self.skipped}
+        self.gaps |= {key: length for key, length in saved.gaps.items() if key in self.gaps}
+        for each in saved.shapes:
+            shape = self._shapes.get((each.path, each.protocol))
+            if shape is not None:
+                shape.durations.resume(each.durations)
+                shape.outages.resume(each.outages)
+                shape.failures.update({key: count for key, count in each.failures.items() if key in shape.failures})
+                shape.unknown.update({key: count for key, count in each.unknown.items() if key in shape.unknown})
+
+    def _add_totals(self, row: Row) -> None:
+        """What happened after the counters were saved last."""
+        stats = self.stats.get(row.stream)
+        if stats is None:
+            return
+        try:
+            totals = msgspec.msgpack.decode(row.totals, type=Totals)
+        except msgspec.DecodeError:
+            return
+        stats.resume(totals.stream)
+        stats.shape.outages.resume(totals.outages)
+
+    def _truncate(self, row: Row, known: SavedEvent | None, now: float) -> None:
+        """End an event that was open when the process before us ended; it may have lasted until now."""
+        self._seq += 1
+        item = json.loads(row.item)
+        if known is not None:
+            item["kind"] = known.kind
+            item["duration"] |= {"lower": round(known.lower, 6), "estimate": round(known.estimate, 6)}
+        upper = max(now - seconds(item["start"]["earliest"]), item["duration"]["estimate"])
+        item["duration"]["upper"] = round(upper, 6)
+        item |= {"seq": self._seq, "state": "truncated", "duration_sec": round(item["duration"]["estimate"], 2)}
+        self._enter(Entry(self._seq, 0, None, item), row.id)
+        stats = self.stats.get(row.stream)
+        if stats is None:
+            self._write(item, None)
+            return
+        stats.truncated(item, known.counted if known else 0.0)
+        self._write(item, stats.spec, Totals(stats.saved(), stats.shape.outages.saved()))
+
+    def _own_item(self, kind: str, cause: str, start: float, end: float, seq: int) -> dict[str, Any]:
+        """An entry about ourselves, of the same form as all; times are Unix times."""
+        length = round(end - start, 6)
+        return {
+            "seq": seq,
+            "id": f"{self.journal_id[:8]}-{self.run}-0-{seq}",
+            "kind": kind,
+            "state": "closed",
+            "stream": "",
+            "name": self.self_source,
+            "protocol": "",
+            "source": self.reported_as,
+            "reporter": self.identity.pod,
+            "start_time": iso(start),
+            "end_time": iso(end),
+            "duration_sec": round(length, 2),
+            "start": {"earliest": iso(start), "latest": iso(start)},
+            "end": {"earliest": iso(end), "latest": iso(end)},
+            "duration": {"lower": length, "estimate": length, "upper": length},
+            "cause": cause,
+            "causes": {},
+            "before": {},
+            "after": {},
+            "unconfirmed": False,
+            "stall_overlap": False,
+        }
 
     # -- status
 
@@ -446,14 +768,16 @@ class Record:
         for reason, count in self.skipped.items():
             skipped.add_metric([source, reason], count)
         gaps = self._family("ovnwatch_observation_gap_seconds_total")
-        for reason, seconds in self.gaps.items():
-            gaps.add_metric([source, reason], seconds)
+        for reason, length in self.gaps.items():
+            gaps.add_metric([source, reason], length)
         stalls = self._family("ovnwatch_stall_seconds_total")
         stalls.add_metric([source], self.stall_seconds)
+        errors = self._family("ovnwatch_journal_errors_total")
+        errors.add_metric([source], self.journal.errors if self.journal else 0)
         lag = self.catalog.metric("ovnwatch_schedule_lag_seconds")
         lags = HistogramMetricFamily(lag.name, lag.help, labels=lag.labels)
         lags.add_metric([source], *self.lag.buckets())
-        yield from (skipped, gaps, stalls, lags)
+        yield from (skipped, gaps, stalls, errors, lags)
 
 
 def _labels(spec: Spec) -> list[str]:
@@ -469,7 +793,7 @@ def _outage_open(stats: Stats, event: Event | None, _now: float) -> float | None
     return 1.0 if event is not None and event.kind == "outage" else 0.0
 
 
-def _last_outage(read: Callable[[Event], float]) -> Reader:
+def _last_outage(read: Callable[[Event | Last], float]) -> Reader:
     def value(stats: Stats, event: Event | None, _now: float) -> float | None:
         last = event if event is not None and event.kind == "outage" else stats.last_outage
         return None if last is None else read(last)
@@ -480,7 +804,7 @@ def _last_outage(read: Callable[[Event], float]) -> Reader:
 def _last_start(stats: Stats, event: Event | None, _now: float) -> float | None:
     if event is not None and event.kind == "outage":
         return (event.start_earliest + event.start_latest) / 2 + (time() - monotonic())
-    return stats.last_outage_wall[0] or None
+    return stats.last_outage.start if stats.last_outage else None
 
 
 # To add a metric of a stream: an entry in metrics.yaml, and a line here. None means that nothing is known (no series).
@@ -499,7 +823,9 @@ PER_STREAM: dict[str, Reader] = {
     "ovnwatch_last_outage_estimate_seconds": _last_outage(lambda event: event.estimate),
     "ovnwatch_last_outage_upper_seconds": _last_outage(lambda event: event.upper),
     "ovnwatch_last_outage_start_timestamp_seconds": _last_start,
-    "ovnwatch_last_outage_end_timestamp_seconds": lambda stats, _event, _now: stats.last_outage_wall[1] or None,
+    "ovnwatch_last_outage_end_timestamp_seconds": lambda stats, _event, _now: (
+        stats.last_outage.end if stats.last_outage else None
+    ),
     "ovnwatch_last_success_timestamp_seconds": lambda stats, _event, _now: stats.last_success or None,
     "ovnwatch_connection_breaks_total": lambda stats, _event, _now: stats.breaks,
     "ovnwatch_connection_break_seconds_total": lambda stats, _event, _now: stats.break_seconds,

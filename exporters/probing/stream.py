@@ -114,7 +114,8 @@ class Stream:
     def stop(self) -> None:
         """Close everything; what is undecided stays unknown."""
         self.stopped = True
-        self._shared.wheel.never(self._first_point, self.spec.interval, self._on_point)
+        if self._first_point:  # else it never began
+            self._shared.wheel.never(self._first_point, self.spec.interval, self._on_point)
         undecided = len(self._pending)
         if undecided:
             self.stats.unknown("shutdown", undecided)

@@ -1,0 +1,370 @@
+"""One exporter's events and counters in a file that survives a crash: SQLite, one writer, nothing on the event loop.
+
+1. An event is in the file before it is served (`served` says up to which `seq`); counters are, before a scrape is.
+2. One thread does all the work, in transactions that take whatever has gathered; SQLite syncs each (synchronous=FULL).
+3. A file belongs to one process. One that is corrupt or of a newer version is set aside, never deleted.
+4. A disk that takes nothing more (full, read-only) never stops measuring: events wait in memory, are served from there,
+   and enter the file when it takes them again. `errors` counts what failed, `trouble` says what is wrong now.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import sqlite3
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+log = logging.getLogger(__name__)
+
+VERSION = 1  # of the tables
+APPLICATION = 0x6F766E77  # "ovnw": so that no other program's file is taken for ours
+MOST_WAITING = 10_000  # events kept for a disk that takes nothing; beyond it the oldest are lost to the file
+RETRY_SECONDS = 1.0
+WAIT_SECONDS = 2.0  # a scrape waits no longer for a disk that hangs
+SAVE_SECONDS = 5.0  # nobody asks for longer: the counters are saved all the same
+RETENTION_DAYS = 30
+MOST_EVENTS = 1_000_000  # in a file; in memory, as many as may wait
+DAY = 86400.0
+TIDY_SECONDS = 3600.0
+
+TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE events (
+  seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, state TEXT NOT NULL, stream TEXT NOT NULL,
+  target TEXT NOT NULL, path TEXT NOT NULL, at REAL NOT NULL, item TEXT NOT NULL, totals BLOB NOT NULL
+);
+CREATE INDEX events_at ON events (at);
+CREATE TABLE state (
+  one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL, at REAL NOT NULL, value BLOB NOT NULL
+);
+"""
+PUT = """
+INSERT INTO events (seq, id, kind, state, stream, target, path, at, item, totals) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, kind = excluded.kind, state = excluded.state, at = excluded.at,
+  item = excluded.item, totals = excluded.totals
+"""
+SAVE = "INSERT OR REPLACE INTO state (one, seq, at, value) VALUES (1, ?, ?, ?)"
+TIDY = "DELETE FROM events WHERE (at < ? OR seq < ?) AND state <> 'open'"
+
+
+class JournalError(Exception):
+    """The journal cannot be used at all; the text says why and what to do."""
+
+
+class Row(NamedTuple):
+    """An event as it is kept: `item` is its JSON, `at` Unix time; `totals` is the counters of its stream after it."""
+
+    seq: int
+    id: str
+    kind: str
+    state: str  # open, closed or truncated
+    stream: str
+    target: str
+    path: str
+    at: float
+    item: str
+    totals: bytes = b""
+
+
+class Saved(NamedTuple):
+    """The counters as they were saved last: when (Unix time), after which event, and what the caller made of them."""
+
+    seq: int
+    at: float
+    value: bytes
+
+
+Snapshot = Callable[[], bytes]
+
+
+def file_name(command: str, source: str) -> str:
+    """The name of an exporter's journal in its folder; a source is a DNS name or so, other characters are replaced."""
+    safe = "".join(each if each.isalnum() or each in "._-" else "_" for each in source)
+    return f"{command}-{safe}.db"
+
+
+class Journal:
+    """The journal in `path`, in memory if that is None. Raises JournalError when another process has it."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.errors = 0
+        self.trouble = ""
+        self.lost = 0  # events the file will never have
+        self.snapshot: Snapshot = bytes  # tells the counters, packed; called in our thread
+        self._lock: IO[str] | None = None
+        self._base = self._open()
+        self._waiting: deque[Row] = deque()
+        self.most = MOST_WAITING if self.path is None else MOST_EVENTS
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._turn: asyncio.Future[None] | None = None  # the transaction under way
+        self._next: asyncio.Future[None] | None = None  # the one after it
+        self._closed = False
+        self._tried = -RETRY_SECONDS
+        self.id = self._meta("journal", uuid.uuid4().hex)
+        self.run = int(self._meta("run", "0")) + 1  # how often it was opened: makes ids of events unique
+        self._base.execute("UPDATE meta SET value = ? WHERE key = 'run'", (str(self.run),))
+        self.seq = int(self._one("SELECT coalesce(max(seq), 0) FROM events"))
+        self._kept = self.seq
+        self._tidied = 0.0
+        self._saved = 0.0  # monotonic
+        self._save = False  # was it asked for since the last transaction began?
+
+    @property
+    def served(self) -> int:
+        """Events up to this `seq` may be served: they are in the file, or the file has trouble."""
+        return self.seq if self.trouble else self._kept
+
+    # -- at start
+
+    def saved(self) -> Saved | None:
+        """The counters saved last, if there are any."""
+        row = self._base.execute("SELECT seq, at, value FROM state").fetchone()
+        return None if row is None else Saved(*row)
+
+    def rows(self, where: str = "1", arguments: Sequence[Any] = (), *, newest: int = -1) -> list[Row]:
+        """Events for which an SQL condition holds, in the order of `seq`; `newest`: only so many of the last."""
+        query = f"SELECT * FROM events WHERE {where} ORDER BY seq DESC LIMIT ?"  # noqa: S608 - conditions are our own
+        return [Row(*each) for each in self._base.execute(query, (*arguments, newest))][::-1]
+
+    # -- while it runs; all of it from the loop's thread
+
+    def put(self, row: Row) -> None:
+        """Take an event, or a change of one; its transaction begins at once or after the one under way."""
+        self.seq = max(self.seq, row.seq)
+        self._waiting.append(row)
+        if len(self._waiting) > MOST_WAITING:
+            self._waiting.popleft()
+            self.lost += 1
+        if not self._closed:
+            self._begin()
+
+    async def save(self) -> None:
+        """Wait until all that was put, and the counters as they are after this call, are in the file.
+
+        In trouble, or after WAIT_SECONDS, it returns all the same: what is served then may be lost in a crash.
+        """
+        if self._closed:
+            return
+        self._save = True
+        if self.trouble:
+            self._begin()
+            return
+        if self._turn is None:
+            turn = self._begin()
+        else:
+            turn = self._next = self._next or asyncio.get_running_loop().create_future()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(turn), WAIT_SECONDS)
+
+    async def find(
+        self, since: int, limit: int, wanted: Mapping[str, str], hidden: int = 0
+    ) -> list[tuple[int, str, str]]:
+        """(seq, id, JSON) of up to `limit` events changed after `since`, oldest change first; `wanted` is by column.
+
+        Of those up to `hidden` only what is open.
+        """
+        where = " AND ".join(["seq > ?", "(seq > ? OR state = 'open')", *(f"{column} = ?" for column in wanted)])
+        query = f"SELECT seq, id, item FROM events WHERE {where} ORDER BY seq LIMIT ?"  # noqa: S608 - as above
+        arguments = (since, hidden, *wanted.values(), limit)
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(self._thread, lambda: self._base.execute(query, arguments).fetchall())
+        newer = {row.id: row for row in self._waiting if self.trouble and row.seq > since and _fits(row, wanted)}
+        kept = [each for each in found if each[1] not in newer]
+        kept += [(row.seq, row.id, row.item) for row in newer.values()]
+        return sorted(kept)[:limit]
+
+    async def close(self) -> None:
+        """Save once more and let go of the file."""
+        await self.save()
+        self._closed = True
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._base.close)
+        self._thread.shutdown(wait=False)
+        if self._lock is not None:
+            self._lock.close()
+
+    def _begin(self) -> asyncio.Future[None]:
+        """Have a transaction made of what waits, unless one is under way; while in trouble, only one a second."""
+        loop = asyncio.get_running_loop()
+        if self._turn is None:
+            turn = self._turn = loop.create_future()
+            if self.trouble:
+                loop.call_later(max(self._tried + RETRY_SECONDS - time.monotonic(), 0), self._start, turn)
+            else:
+                self._start(turn)
+        return self._turn
+
+    def _start(self, turn: asyncio.Future[None]) -> None:
+        if self._closed:
+            return
+        self._tried = time.monotonic()
+        rows = list(self._waiting)
+        # The counters of a stream stand beside its events, so that the whole need not be saved with each.
+        save, self._save = self._save or self._tried - self._saved > SAVE_SECONDS, False
+        done = asyncio.get_running_loop().run_in_executor(self._thread, self._write, rows, save)
+        done.add_done_callback(lambda future: self._written(turn, rows, future.result()))
+
+    def _written(self, turn: asyncio.Future[None], rows: Sequence[Row], trouble: str) -> None:
+        if trouble:
+            self.errors += 1
+            if not self.trouble:
+                log.error("journal %s: %s; measuring goes on, events wait in memory", self.path, trouble)
+        else:
+            if self.trouble:
+                log.warning("journal %s takes events again, %d waited", self.path, len(rows))
+            for row in rows:
+                if self._waiting and self._waiting[0] is row:  # else it was lost meanwhile
+                    self._waiting.popleft()
+            self._kept = max([self._kept, *(row.seq for row in rows)])
+        self.trouble = trouble
+        following, self._turn, self._next = self._next, None, None
+        turn.set_result(None)
+        if self._closed:
+            return
+        if following is not None:
+            self._turn = following
+            self._start(following)
+        elif self._waiting:
+            self._begin()
+
+    # -- in the thread
+
+    def _write(self, rows: Sequence[Row], save: bool) -> str:
+        """One transaction; returns what went wrong, "" if nothing did."""
+        now = time.time()
+        value = self.snapshot() if save else b""
+        try:
+            with self._base:
+                self._base.execute("BEGIN IMMEDIATE")
+                self._base.executemany(PUT, rows)
+                if value:
+                    self._base.execute(SAVE, (rows[-1].seq if rows else self._kept, now, value))
+                    self._saved = time.monotonic()
+                if now - self._tidied > TIDY_SECONDS or self.path is None:
+                    self._base.execute(TIDY, (now - RETENTION_DAYS * DAY, self.seq - self.most))
+                    self._tidied = now
+        except sqlite3.Error as error:
+            return str(error)
+        return ""
+
+    # -- opening
+
+    def _open(self) -> sqlite3.Connection:
+        if self.path is None:
+            return _connected(":memory:")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(self.path)
+            return self._sound(self.path)
+        except (OSError, sqlite3.Error) as error:
+            self.errors += 1
+            self.trouble = str(error)
+            log.error("journal %s: %s; events are kept in memory until the next start", self.path, self.trouble)  # noqa: TRY400
+            self.path = None
+            return _connected(":memory:")
+
+    def _sound(self, path: Path) -> sqlite3.Connection:
+        """The file, or a new one after a bad one was set aside. Raises OSError and sqlite3.Error."""
+        try:
+            return _connected(str(path))
+        except UnusableError as error:
+            why, word = str(error), error.word
+        except sqlite3.OperationalError:
+            raise  # of the disk, not of what the file holds
+        except sqlite3.DatabaseError as error:
+            why, word = str(error), "corrupt"
+        aside = f"{path}.{word}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
+        for suffix in ("", "-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                Path(f"{path}{suffix}").rename(f"{aside}{suffix}")
+        log.error("journal %s: %s; it is kept as %s, and a new one begins", path, why, aside)
+        return _connected(str(path))
+
+    def _meta(self, key: str, value: str) -> str:
+        with self._base:
+            self._base.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (key, value))
+        return str(self._one("SELECT value FROM meta WHERE key = ?", key))
+
+    def _one(self, query: str, *arguments: Any) -> Any:
+        return self._base.execute(query, arguments).fetchone()[0]
+
+
+class UnusableError(Exception):
+    """A file that is no journal of this version; `word` says what it is, for the name it gets."""
+
+    def __init__(self, word: str, why: str) -> None:
+        super().__init__(why)
+        self.word = word
+
+
+def _connected(path: str) -> sqlite3.Connection:
+    """A connection to a file with our tables. Raises sqlite3.Error, and UnusableError for what is not ours to write."""
+    base = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+    try:
+        base.execute("PRAGMA journal_mode = WAL")
+        base.execute("PRAGMA synchronous = FULL")
+        if _checked(base):
+            base.executescript(
+                f"BEGIN; {TABLES} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
+            )
+    except BaseException:
+        base.close()
+        raise
+    return base
+
+
+def _checked(base: sqlite3.Connection) -> bool:
+    """Is it an empty file? Raises UnusableError for one that is neither that nor ours."""
+    (version,) = base.execute("PRAGMA user_version").fetchone()
+    (application,) = base.execute("PRAGMA application_id").fetchone()
+    (tables,) = base.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if tables and application != APPLICATION:
+        raise UnusableError("foreign", "another program's file")
+    if version > VERSION:
+        raise UnusableError("newer", f"of version {version}, we know up to {VERSION}")
+    (health,) = base.execute("PRAGMA quick_check(1)").fetchone()
+    if health != "ok":
+        raise UnusableError("corrupt", health)
+    return not tables
+
+
+def _locked(path: Path) -> IO[str]:
+    """The lock that says that the journal is ours. Raises JournalError if it is another process'."""
+    lock = Path(f"{path}.lock").open("a+", encoding="ascii")  # noqa: SIM115 - held as long as we live
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        owner = lock.read(20).strip()
+        lock.close()
+        by = f"process {owner}" if owner.isdigit() else "another process"
+        raise JournalError(
+            f"journal {path} is in use by {by}; give this one another source or --journal.path"
+        ) from None
+    lock.truncate(0)
+    lock.write(f"{os.getpid()}\n")
+    lock.flush()
+    return lock
+
+
+def _fits(row: Row, wanted: Mapping[str, str]) -> bool:
+    return all(getattr(row, column) == value for column, value in wanted.items())
+
+
+def read_only(path: Path) -> Iterator[Row]:
+    """The events of a journal's file, which its owner may be writing meanwhile. Raises JournalError."""
+    try:
+        base = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+        with contextlib.closing(base):
+            if base.execute("PRAGMA application_id").fetchone()[0] != APPLICATION:
+                raise JournalError(f"{path} is no journal")
+            yield from (Row(*each) for each in base.execute("SELECT * FROM events ORDER BY seq"))
+    except sqlite3.Error as error:
+        raise JournalError(f"{path}: {error}") from None
