@@ -308,9 +308,10 @@ def _connected(path: str) -> sqlite3.Connection:
     """A connection to a file with our tables. Raises sqlite3.Error, and UnusableError for what is not ours to write."""
     base = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
     try:
+        empty = _checked(base)  # before anything of it is changed
         base.execute("PRAGMA journal_mode = WAL")
         base.execute("PRAGMA synchronous = FULL")
-        if _checked(base):
+        if empty:
             base.executescript(
                 f"BEGIN; {TABLES} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
             )
