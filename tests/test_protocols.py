@@ -28,7 +28,7 @@ def outcome(exchange: Exchange, data: bytes, step: int = 1 << 20) -> tuple[list[
             exchange.owed()
         replies, cause = exchange.ended("closed")
     except BadReplyError as error:
-        return numbers, error.args[0]
+        return numbers + [reply.seq for reply in error.replies], error.args[0]
     return numbers + [reply.seq for reply in replies], cause
 
 
@@ -183,6 +183,11 @@ def test_tcp_many_replies_cut_anywhere(step: int) -> None:
     numbers = [7, 8, -1, 0, 2**63]
     data = b"".join(our_line(seq) + b"\n" for seq in numbers)
     assert outcome(asked(Tcp(HELLO)), data + b"ovnwatch/1 {", step) == (numbers, "closed")
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_tcp_garbage_after_a_reply_does_not_take_it_back(step: int) -> None:
+    assert outcome(asked(Tcp(HELLO)), our_line(7) + b"\nrubbish\n" + our_line(8) + b"\n", step) == ([7], "bad_response")
 
 
 TCP_GARBAGE = {

@@ -249,7 +249,8 @@ class Connection:
             # The socket is ready with this very error; told at the next pass, never from within a caller's write.
             self._failure = CAUSE_OF_ERRNO.get(error.errno or 0, "other")
             return
-        self.wrote = monotonic()
+        if sent:
+            self.wrote = monotonic()
         if sent < len(data):
             self._unsent = data[sent:]
             self._poller.change(self._sock.fileno(), READ | WRITE)

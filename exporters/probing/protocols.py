@@ -49,7 +49,13 @@ HEAD_END = b"\r\n\r\n"
 
 
 class BadReplyError(Exception):
-    """The peer answered something that is no answer; args[0] is the cause."""
+    """The peer answered something that is no answer; args[0] is the cause. What it answered before is in `replies`."""
+
+    replies: list[Reply]
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(cause)
+        self.replies = []
 
 
 class Reply(NamedTuple):
@@ -192,7 +198,14 @@ class Tcp:
         if self._read > MOST:
             raise BadReplyError("bad_response")
         *lines, self._buffer = (self._buffer + data).split(b"\n")
-        return [message(line) for line in lines]
+        replies: list[Reply] = []
+        try:
+            for line in lines:
+                replies.append(message(line))  # noqa: PERF401 - those before a bad one are kept
+        except BadReplyError as error:
+            error.replies = replies
+            raise
+        return replies
 
     def owed(self) -> bytes:
         return b""
@@ -285,6 +298,14 @@ class Ws:
         go there.
         """
         replies: list[Reply] = []
+        try:
+            self._buffer = self._read_frames(data, replies)
+        except BadReplyError as error:
+            error.replies = replies
+            raise
+        return replies
+
+    def _read_frames(self, data: bytes, replies: list[Reply]) -> bytes:
         at = size = 0
         while self.ready and (size := frame_size(data, at)) and at + size <= len(data):
             frame = data[at : at + size]
@@ -301,8 +322,7 @@ class Ws:
             self.ready = self._protocol.state is State.OPEN
         if size > MOST:
             raise BadReplyError("bad_response")
-        self._buffer = data[at:]
-        return replies
+        return data[at:]
 
     def _events(self, data: bytes) -> list[Event]:
         self._protocol.receive_data(data)

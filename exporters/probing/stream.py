@@ -189,8 +189,11 @@ class Stream:
         try:
             replies = link.exchange.feed(data)
         except BadReplyError as error:
+            for reply in error.replies:
+                self._answered(link, reply)
             conn.close()
-            self._failed(link, error.args[0])
+            if conn.number in self._links:
+                self._failed(link, error.args[0])
             return
         owed = link.exchange.owed()
         if link.exchange.ready and link.first is not None:
