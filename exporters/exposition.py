@@ -3,6 +3,7 @@
 1. Collecting, encoding and compressing happen in one worker thread: a collector's `collect` runs there.
 2. Scrapes that ask for the same thing at the same time share one rendering.
 3. A scraper that gives up does not stop the rendering the others wait for.
+4. A family of many series is a Table: its labels were written when the series began, so that a line is one format.
 """
 
 import asyncio
@@ -17,10 +18,14 @@ from prometheus_client import CollectorRegistry, ProcessCollector, disable_creat
 from prometheus_client.core import InfoMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
 # Prometheus servers ask for one or two forms; more different ones at a time than this is not scraping.
 MAX_RENDERINGS = 8
 VERSION = re.compile(r";\s*version=([^;]*)")
+END = b"# EOF\n"  # of a page of OpenMetrics
+ESCAPED = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
+Encode = Callable[[Collector], bytes]
 NUMBER = re.compile(r"\s*[0-9]{1,4}(\.[0-9]{1,4}){0,3}\s*")
 
 
@@ -44,6 +49,72 @@ class Info(Collector):
 
     def collect(self) -> Iterable[Metric]:
         return [self.family]
+
+
+class Labels:
+    """The labels of a series, by name and as a line has them."""
+
+    __slots__ = ("pairs", "text")
+
+    def __init__(self, pairs: Mapping[str, str]) -> None:
+        self.pairs = dict(sorted(pairs.items()))
+        self.text = "{" + ",".join(f'{name}="{value.translate(ESCAPED)}"' for name, value in self.pairs.items()) + "}"
+
+
+class Table(Metric):
+    """A counter, gauge or info of many series: rows of labels and value."""
+
+    def __init__(self, name: str, text: str, kind: str) -> None:
+        super().__init__(name.removesuffix("_total").removesuffix("_info"), text, kind)
+        self.rows: list[tuple[Labels, float]] = []
+
+    @property
+    def sample_name(self) -> str:
+        """What its lines begin with."""
+        return self.name + {"counter": "_total", "info": "_info"}.get(self.type, "")
+
+    @property
+    def samples(self) -> list[Sample]:
+        """The rows as prometheus_client knows them, for whoever wants them one by one."""
+        return [Sample(self.sample_name, labels.pairs, value) for labels, value in self.rows]
+
+    @samples.setter
+    def samples(self, _: list[Sample]) -> None:
+        """Metric's constructor sets it."""
+
+
+class _One:
+    """A registry of one family."""
+
+    def __init__(self, metric: Metric) -> None:
+        self.metric = metric
+
+    def collect(self) -> Iterable[Metric]:
+        return [self.metric]
+
+
+def encoded(registry: Collector, encode: Encode) -> bytes:
+    """What `encode` makes of the families, each by itself; of a Table only the head, for its lines we write."""
+    parts = []
+    for metric in registry.collect():
+        if isinstance(metric, Table):
+            parts.append(_page(Metric(metric.name, metric.documentation, metric.type), encode))
+            name = metric.sample_name
+            parts.append("".join([f"{name}{labels.text} {value!r}\n" for labels, value in metric.rows]).encode())
+        else:
+            parts.append(_page(metric, encode))
+    if encode(_Nothing()).endswith(END):
+        parts.append(END)
+    return b"".join(parts)
+
+
+def _page(metric: Metric, encode: Encode) -> bytes:
+    return encode(cast("Collector", _One(metric))).removesuffix(END)
+
+
+class _Nothing(Collector):
+    def collect(self) -> Iterable[Metric]:
+        return []
 
 
 class _Named:
@@ -101,13 +172,11 @@ class Exposition:
             rendering.add_done_callback(lambda _: self._renderings.pop(key))
         return await asyncio.shield(rendering)
 
-    async def _render(
-        self, encode: Callable[[Collector], bytes], content_type: str, compress: bool, only: frozenset[str]
-    ) -> Rendered:
+    async def _render(self, encode: Encode, content_type: str, compress: bool, only: frozenset[str]) -> Rendered:
         source = cast("Collector", _Named(self.registry, only) if only else self.registry)
 
         def work() -> Rendered:
-            body = encode(source)
+            body = encoded(source, encode)
             # Level 6 would take three times as long for a seventh less.
             return (
                 Rendered(gzip.compress(body, 1), content_type, "gzip") if compress else Rendered(body, content_type, "")

@@ -19,12 +19,12 @@ from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
-    InfoMetricFamily,
     Metric,
 )
 
 from exporters import catalog
 from exporters.api import fits
+from exporters.exposition import Labels, Table
 from exporters.identity import Identity
 from exporters.journal import SAVE_SECONDS, Journal, Row
 from exporters.probing.outage import Counted, Event, Finished, Opened
@@ -187,6 +187,8 @@ class Stats:
     # Of each event that is not finished: the peer before it, and wall minus monotonic clock when it began. An event may
     # begin while the one before it still waits for its kind.
     _begun: dict[int, tuple[dict[str, str], float]] = field(default_factory=dict)
+    _labels: Labels | None = None
+    _ends: tuple[str, str, Labels] | None = None
 
     def scheduled(self, lag: float, missed: int) -> None:
         self.record.lag.observe(max(lag, 0.0))
@@ -265,6 +267,22 @@ class Stats:
         for event in self.unfinished(monotonic()):
             known = SavedEvent(event.kind, event.lower, event.estimate, event.upper, event.counted)
             yield self.event_id(event.number), known
+
+    @property
+    def labels(self) -> Labels:
+        """Those of all its series."""
+        if self._labels is None:
+            self._labels = Labels(_labels(self.spec))
+        return self._labels
+
+    def ends(self, ours: Identity) -> Labels:
+        """These, and where the stream begins and ends, as far as that is known."""
+        node = self.spec.target_node or self.peer.get("node", "")
+        zone = self.spec.target_zone or self.peer.get("zone", "")
+        if self._ends is None or self._ends[:2] != (node, zone):
+            nodes = {"source_node": ours.node, "target_node": node, "source_zone": ours.zone, "target_zone": zone}
+            self._ends = node, zone, Labels({**_labels(self.spec), **nodes})
+        return self._ends[2]
 
     def event_id(self, number: int) -> str:
         record = self.record
@@ -712,12 +730,11 @@ class Record:
         everyone = list(self.stats.values())
         events = {stats.spec.key: stats.current(now) for stats in everyone}
         for name, read in PER_STREAM.items():
-            family = self._family(name)
-            for stats in everyone:
-                value = read(stats, events[stats.spec.key], now)
-                if value is not None:
-                    family.add_metric(_labels(stats.spec), value)
-            yield family
+            metric = self.catalog.metric(name)
+            table = Table(name, metric.help, metric.kind)
+            values = [(stats.labels, read(stats, events[stats.spec.key], now)) for stats in everyone]
+            table.rows = [(labels, value) for labels, value in values if value is not None]
+            yield table
         yield self._info(everyone)
         yield from self._by_shape()
         yield from self._of_ourselves()
@@ -730,18 +747,9 @@ class Record:
 
     def _info(self, everyone: Sequence[Stats]) -> Metric:
         metric = self.catalog.metric("ovnwatch_stream_info")
-        family = InfoMetricFamily("ovnwatch_stream", metric.help, labels=metric.labels)
-        for stats in everyone:
-            target_node = stats.spec.target_node or stats.peer.get("node", "")
-            target_zone = stats.spec.target_zone or stats.peer.get("zone", "")
-            ends = {
-                "source_node": self.identity.node,
-                "target_node": target_node,
-                "source_zone": self.identity.zone,
-                "target_zone": target_zone,
-            }
-            family.add_metric([*_labels(stats.spec), *ends.values()], {})
-        return family
+        table = Table("ovnwatch_stream_info", metric.help, "info")
+        table.rows = [(stats.ends(self.identity), 1.0) for stats in everyone]
+        return table
 
     def _by_shape(self) -> Iterator[Metric]:
         failures = self._family("ovnwatch_probe_failures_total")
@@ -780,8 +788,14 @@ class Record:
         yield from (skipped, gaps, stalls, errors, lags)
 
 
-def _labels(spec: Spec) -> list[str]:
-    return [spec.source, spec.target, spec.path, spec.protocol, str(spec.family)]
+def _labels(spec: Spec) -> dict[str, str]:
+    return {
+        "source": spec.source,
+        "target": spec.target,
+        "path": spec.path,
+        "protocol": spec.protocol,
+        "family": str(spec.family),
+    }
 
 
 Reader = Callable[[Stats, Event | None, float], float | None]

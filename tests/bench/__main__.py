@@ -15,12 +15,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from .measure import FULL, ROOT, SHORT, BenchError, Effort, Result
+from .metrics import metrics
 from .probes import probes
 from .scheduler import scheduler
 
 BENCHMARKS: dict[str, Callable[[Effort], list[Result]]] = {
     "probes": probes,
     "scheduler": scheduler,
+    "metrics": metrics,
 }
 
 

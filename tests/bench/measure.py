@@ -134,6 +134,15 @@ def window_of(command: Sequence[str], effort: Effort) -> Window:
     raise BenchError(f"{' '.join(command)}: {what}: the machine is too busy to measure")
 
 
+def told_by(command: Sequence[str]) -> float:
+    """The number that a child prints. Raises BenchError if it failed."""
+    try:
+        child = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=CHILD_TIMEOUT, check=True)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        raise BenchError(f"{' '.join(command)}: {error.stderr!r}") from None
+    return float(child.stdout)
+
+
 @contextmanager
 def running(command: Sequence[str], environ: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
     """A process in the background with its output in a pipe; ended when the block is left. Raises BenchError."""
