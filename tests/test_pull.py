@@ -5,6 +5,8 @@ import gzip
 import json
 import random
 import resource
+import socket
+import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -289,8 +291,8 @@ def test_three_ways_to_one_peer_give_one_history_and_a_broken_way_hides_nothing(
     run(scenario())
 
 
-@pytest.mark.parametrize("framed", [True, False])
-def test_a_server_that_closes_after_each_answer_is_asked_on_new_connections(framed: bool) -> None:
+@pytest.mark.parametrize("manner", ["says so", "HTTP/1.0", "closes", "resets"])
+def test_a_server_that_closes_after_each_answer_is_asked_on_new_connections(manner: str) -> None:
     async def scenario() -> None:
         fake = Fake()
         fake.items = [item(1)]
@@ -298,14 +300,48 @@ def test_a_server_that_closes_after_each_answer_is_asked_on_new_connections(fram
         async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             _, path, _ = (await reader.readuntil(b"\r\n\r\n")).decode().split(" ", 2)
             head, _, body = fake.answer(path).partition(b"\r\n\r\n")
-            head = head + b"\r\nConnection: close" if framed else b"HTTP/1.0 200 Ok"
+            head = {"says so": head + b"\r\nConnection: close", "HTTP/1.0": b"HTTP/1.0 200 Ok"}.get(manner, head)
             writer.write(head + b"\r\n\r\n" + body)
+            await writer.drain()
+            if manner == "resets":
+                with suppress(asyncio.CancelledError):  # the test is over
+                    await asyncio.sleep(0.01)  # else the reset overtakes the answer
+                linger = struct.pack("ii", 1, 0)
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             writer.close()
 
         server = await asyncio.start_server(talk, "127.0.0.1", 0)
         async with pulling(http(server.sockets[0].getsockname()[1])) as pull:
             await until(lambda: ids(pull) == {"e1"})
             assert pull.peers["peer-1"].heard
+            assert failures(pull) == {}
+        server.close()
+
+    run(scenario())
+
+
+def test_a_connection_that_dies_before_any_answer_is_tried_once_more_for_a_get_only() -> None:
+    async def scenario() -> None:
+        asked: list[bytes] = []
+
+        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            asked.append((await reader.readuntil(b"\r\n\r\n"))[:4])
+            if len(asked) == 1:  # the first connection is good for one answer, all others for none
+                writer.write(ok({}))
+                await writer.drain()
+                with suppress(asyncio.IncompleteReadError):
+                    asked.append((await reader.readuntil(b"\r\n\r\n"))[:4])
+            writer.close()
+
+        server = await asyncio.start_server(talk, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        for method, times_sent in (("GET ", 2), ("POST", 1)):
+            asked.clear()
+            async with fetch.Conversation("127.0.0.1", port, None, "", "Host: h\r\n") as talking:
+                await talking.request("GET", "/", 1000)
+                with pytest.raises(fetch.FetchError, match="unreachable"):
+                    await talking.request(method.strip(), "/", 1000)
+            assert asked == [b"GET ", *[method.encode()] * times_sent]
         server.close()
 
     run(scenario())

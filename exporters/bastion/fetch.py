@@ -7,6 +7,7 @@ keep the process busy that should be measuring. Here an answer may have so many 
 import asyncio
 import os
 import ssl
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -24,6 +25,10 @@ class FetchError(Exception):
         super().__init__(reason, said)
         self.reason = reason
         self.said = said[:200]
+
+
+class NothingError(FetchError):
+    """The connection ended, and nothing of the answer had come."""
 
 
 @dataclass(slots=True)
@@ -82,17 +87,34 @@ class Conversation:
         self._close()
 
     async def request(self, method: str, path: str, most: int, headers: str = "") -> Answer:
-        """The answer to a request, of at most so many bytes, head and all. Raises FetchError."""
+        """The answer to a request, of at most so many bytes, head and all. Raises FetchError.
+
+        A GET to which a connection that was used before says nothing and ends is sent once more, on a new one: who
+        answers a request may close after it without having said so.
+        """
+        request = f"{method} {path} HTTP/1.1\r\n{self._head}{headers}\r\n".encode("ascii")
+        if self._streams is not None and method == "GET":
+            with suppress(NothingError):
+                return await self._exchange(request, most)
+            self._close()
+        return await self._exchange(request, most)
+
+    async def _exchange(self, request: bytes, most: int) -> Answer:
         try:
-            reader, writer = self._streams or await self._connect()
-            writer.write(f"{method} {path} HTTP/1.1\r\n{self._head}{headers}\r\n".encode("ascii"))
+            reader, writer = await self._connected()
+            writer.write(request)
             return await self._receive(reader, most)
         except ssl.SSLError as error:
             raise FetchError("tls", error.reason or str(error)) from None
         except OSError as error:
-            raise FetchError("unreachable", os.strerror(error.errno) if error.errno else str(error)) from None
+            raise FetchError("unreachable", _said(error)) from None
 
-    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self._streams is not None:
+            reader, writer = self._streams
+            if not reader.at_eof() and not writer.transport.is_closing():
+                return self._streams
+            self._close()  # the server did, unasked; writing to it would be an error
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 self._streams = await asyncio.open_connection(
@@ -105,9 +127,10 @@ class Conversation:
     async def _receive(self, reader: asyncio.StreamReader, most: int) -> Answer:
         answer = Answer()
         parser = answer.parser = httptools.HttpResponseParser(answer)
+        data = b""
         try:
             while not answer.complete:
-                data = await reader.read(READ_BYTES)
+                data = await (reader.read(READ_BYTES) if data else _begin(reader))
                 most -= len(data)
                 if not data and answer.status and not answer.framed:
                     break  # its end is that of the connection
@@ -128,3 +151,18 @@ class Conversation:
         if self._streams is not None:
             self._streams[1].transport.abort()
             self._streams = None
+
+
+async def _begin(reader: asyncio.StreamReader) -> bytes:
+    """The first bytes of an answer. Raises NothingError where there are none."""
+    try:
+        data = await reader.read(READ_BYTES)
+    except ConnectionError as error:
+        raise NothingError("unreachable", _said(error)) from None
+    if not data:
+        raise NothingError("unreachable", "closed before the answer was whole")
+    return data
+
+
+def _said(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno else str(error)

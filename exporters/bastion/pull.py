@@ -39,9 +39,11 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 5.0  # that one way has for all of it
 HEAD_BYTES = 16 * 1024
+LONGEST_SLEEP = 2.0  # a reload may shorten the interval meanwhile
 AT_A_TIME = 24  # looks under way; each takes a descriptor of the spare ones
 PAGES = 10  # of history in one look
 FRESH_SECONDS = 1.0  # and two looks: for so long counts what a source told of its streams
+FORGOTTEN_SECONDS = 60.0  # and ten looks: a source that did not answer for so long is there no more
 MOST_SOURCES = 64  # behind one peer's addresses
 
 # Why a peer was not heard by a way; nothing else becomes a label.
@@ -119,7 +121,8 @@ class Pull(Collector):
             del self.peers[name]  # its task ends by itself
         for name, leading in wanted.items():
             if name in self.peers:
-                self.peers[name].ways = leading
+                peer = self.peers[name]
+                peer.ways, peer.rests = leading, {}
             else:
                 self.peers[name] = Peer(name, leading)
                 self._tasks.spawn(self._follow(self.peers[name]))
@@ -192,11 +195,13 @@ class Pull(Collector):
 
     async def _follow(self, peer: Peer) -> None:
         """Look at a peer time and again, as long as it is one of ours."""
-        await asyncio.sleep(phase(peer.name, self._interval))  # not all at once
+        await asyncio.sleep(phase(peer.name, min(self._interval, LONGEST_SLEEP)))  # not all at once
         while self.peers.get(peer.name) is peer:
             began = monotonic()
             await self._look(peer)
-            await asyncio.sleep(max(began + self._interval - monotonic(), 0.05))
+            await asyncio.sleep(0.05)
+            while (left := began + self._interval - monotonic()) > 0:  # noqa: ASYNC110 - told by no event
+                await asyncio.sleep(min(left, LONGEST_SLEEP))
 
     async def _look(self, peer: Peer) -> None:
         own = [way for way in peer.ways if not self._foreign(way)]
@@ -226,7 +231,10 @@ class Pull(Collector):
             status = await _read(talk, way, "/status", told.Status)
             peer.offset = times.seconds(status.timestamp) - (before + time.time()) / 2
             peer.status = status.model_dump(exclude={"streams"})
-            peer.sources[status.source] = Source(monotonic(), placed(status, peer.offset))
+            now = monotonic()
+            peer.sources[status.source] = Source(now, placed(status, peer.offset))
+            old = now - FORGOTTEN_SECONDS - 10 * self._interval
+            peer.sources = {name: source for name, source in peer.sources.items() if source.at > old}
             if len(peer.sources) > MOST_SOURCES:
                 del peer.sources[min(peer.sources, key=lambda name: peer.sources[name].at)]
             await self._catch_up(talk, peer, way, status)

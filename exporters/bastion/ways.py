@@ -23,7 +23,7 @@ SUFFIXES = {
     "egress": "-egress",
 }
 REST = 10.0  # seconds for a way that failed, while there are others
-LONG_REST = 60.0  # for one whose answer was none, in any case: reading it costs us, and it will not be better soon
+LONG_REST = 20.0  # for one whose answer was none, in any case: reading it costs us, and it will not be better soon
 
 
 def logical(target: str, path: str) -> str:
