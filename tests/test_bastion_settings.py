@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from exporters.bastion.settings import OPTIONS, BastionSettings, load_bastion
 from exporters.bastion.shard import Shard, ours, shard
+from exporters.bastion.ways import peers
 from exporters.settings import BadInput, Stream, Tls
 
 SOME = {"METALLB_PEERS": '{"peer-1-lb": "192.0.2.1"}', "HOSTNAME": "own"}
@@ -89,6 +90,23 @@ def test_nothing_configured_says_what_to_set() -> None:
     assert problems({}) == [
         "targets: nothing to probe: name targets in METALLB_PEERS, NODEPORT_PEERS, ROUTE_PEERS or the file's `targets:`"
     ]
+
+
+def test_nodeports_of_one_target_are_streams_of_their_own() -> None:
+    ports = {f"peer-1@node-{number}": NODE_PORT | {"host": f"node-{number}"} for number in (1, 2)}
+    streams = load({"HOSTNAME": "own", "NODEPORT_PEERS": json.dumps(ports)}).streams
+    assert len({each.key for each in streams}) == len(streams) == 6
+    assert {(each.target, each.host) for each in streams} == {("peer-1@node-1", "node-1"), ("peer-1@node-2", "node-2")}
+    assert list(peers(streams)) == ["peer-1"]
+
+
+def test_two_nodeports_of_one_name_are_told_and_never_merged(tmp_path: Path) -> None:
+    targets = [
+        {"name": "peer-1", "path": "nodeport", "host": f"node-{number}", "ports": {"tcp": 1}} for number in (1, 2)
+    ]
+    (tmp_path / "b.yaml").write_text(json.dumps({"targets": targets}))
+    (told,) = problems({}, f"--config.file={tmp_path / 'b.yaml'}")
+    assert "duplicate name: peer-1 by nodeport over tcp, IPv4, is already probed" in told
 
 
 @pytest.mark.parametrize(

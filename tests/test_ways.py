@@ -2,7 +2,7 @@
 
 import pytest
 
-from exporters.bastion.ways import Rest, Way, logical, order, peers
+from exporters.bastion.ways import Rest, Way, entered, logical, order, peers
 from exporters.targets import Stream, Tls
 
 
@@ -28,6 +28,20 @@ def http(target: str, path: str, host: str = "h", port: int = 8082, url_path: st
 )
 def test_names_of_ways_to_the_name_of_what_they_lead_to(target: str, path: str, name: str) -> None:
     assert logical(target, path) == name
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "host", "node"),
+    [
+        ("shop", "route", "192.0.2.1", "where-it-runs"),
+        ("shop@node-1", "nodeport", "192.0.2.1", "node-1"),
+        ("shop-np", "nodeport", "192.0.2.1", "192.0.2.1"),
+        ("shop-np", "nodeport", "", ""),
+        ("shop@node-1", "service", "", "where-it-runs"),
+    ],
+)
+def test_a_nodeport_counts_for_the_node_by_which_it_goes_in(target: str, path: str, host: str, node: str) -> None:
+    assert entered(target, path, "where-it-runs", host) == node
 
 
 def test_all_http_ways_to_a_peer_are_found_and_no_others() -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from exporters import times
 from exporters.bastion.told import Status
-from exporters.bastion.ways import logical
+from exporters.bastion.ways import entered, logical
 from exporters.catalog import Advice
 from exporters.verdict.compare import Finding, Seen, compare_all
 
@@ -37,7 +37,7 @@ def placed(status: Status, offset: float) -> tuple[Placed, ...]:
                 since=times.seconds(each.since) - offset,
                 cause=each.cause,
                 source_node=status.node,
-                target_node=each.peer.get("node", ""),
+                target_node=entered(each.target, each.path, each.peer.get("node", "")),
                 source_zone=status.zone,
                 target_zone=each.peer.get("zone", ""),
             ),

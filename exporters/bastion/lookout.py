@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 from exporters import catalog, times
 from exporters.bastion.look import Placed, look, same
 from exporters.bastion.pull import Pull
+from exporters.bastion.ways import entered
 from exporters.identity import Identity
 from exporters.probing.record import Record, Stats
 from exporters.verdict.compare import Seen
@@ -64,7 +65,7 @@ def seen(stats: Stats, identity: Identity, now: float) -> Placed:
             since=stats.since,
             cause=stats.cause,
             source_node=identity.node,
-            target_node=spec.target_node or stats.peer.get("node", ""),
+            target_node=spec.target_node or entered(spec.target, spec.path, stats.peer.get("node", ""), spec.host),
             source_zone=identity.zone,
             target_zone=spec.target_zone or stats.peer.get("zone", ""),
         ),

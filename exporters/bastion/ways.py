@@ -32,6 +32,14 @@ def logical(target: str, path: str) -> str:
     return name.removesuffix(SUFFIXES[path]) or name
 
 
+def entered(target: str, path: str, node: str, host: str = "") -> str:
+    """The node that counts for a stream: that of the target, but for a NodePort the one by which it goes in.
+
+    `node`: where the target says it is; `host`: where the stream goes, if that is known. "" is unknown.
+    """
+    return (target.partition("@")[2] or host) if path == "nodeport" else node
+
+
 class Way(NamedTuple):
     """One address of a peer's http server, and the stream that probes it."""
 
