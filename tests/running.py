@@ -9,10 +9,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+
+from exporters.calibrate.namespaces import Namespace
 
 CODE = "import sys; from exporters.cli import main; sys.exit(main(sys.argv[1:]))"
 ECHOES = ("--listen.http", "--listen.tcp", "--listen.ws")
@@ -21,13 +23,15 @@ ANY_PORT = dict.fromkeys(LISTEN, "127.0.0.1:0")
 
 
 class Exporter:
-    """A running exporter; `ports` by server, as its log tells them."""
+    """A running exporter, in the network namespace that `within` names; `ports` by server, as its log tells them."""
 
-    def __init__(self, log: Path, *argv: str, code: str = CODE, **variables: str) -> None:
+    def __init__(self, log: Path, *argv: str, code: str = CODE, within: str = "", **variables: str) -> None:
         self.log = log
+        self.within = within
+        enter = ["ip", "netns", "exec", within] if within else []
         with log.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", code, *argv],
+                [*enter, sys.executable, "-c", code, *argv],
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 env={**clean(os.environ), "STATE_DIRECTORY": f"{log}.state", **variables},
@@ -43,13 +47,11 @@ class Exporter:
     def get(self, path: str, server: str = "web", method: str = "GET", token: str = "") -> tuple[int, str]:
         headers = {"Authorization": f"Bearer {token}"}
         url = f"http://127.0.0.1:{self.ports[server]}{path}"
-        try:
-            with urllib.request.urlopen(
-                urllib.request.Request(url, method=method, headers=headers), timeout=30
-            ) as page:
-                return page.status, page.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
+        request = urllib.request.Request(url, method=method, headers=headers)
+        if not self.within:
+            return ask(request)
+        with closing(Namespace(self.within)) as namespace:
+            return namespace.call(ask, request)
 
     def ready(self) -> bool:
         assert self.process.poll() is None, self.said()
@@ -58,6 +60,14 @@ class Exporter:
     def end(self, how: int = signal.SIGTERM) -> int:
         self.process.send_signal(how)
         return self.process.wait(15)
+
+
+def ask(request: urllib.request.Request) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(request, timeout=30) as page:
+            return page.status, page.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
 
 
 @contextmanager
@@ -84,9 +94,10 @@ def clean(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if not ours.match(name)}
 
 
-def wait_for(what: Callable[[], object]) -> None:
-    for _ in range(600):
+def wait_for(what: Callable[[], object], seconds: float = 30.0, every: float = 0.05) -> None:
+    """Ask `every` so many seconds until it is so; fail if it never is within about `seconds`."""
+    for _ in range(int(seconds / every)):
         if what():
             return
-        time.sleep(0.05)
+        time.sleep(every)
     pytest.fail("it did not happen")

@@ -215,6 +215,15 @@ new connections fail on two paths -> new_connections_fail!
     bastion>shop  loadbalancer  x..
     bastion>shop  nodeport      x..
 
+new connections fail, and one path has no others -> new_connections_fail!
+    bastion>shop  loadbalancer  x..
+    bastion>shop  route         x--
+    n1>shop       pod           ...
+
+a route fails and so does http beside it, which is no router's fault -> new_connections_fail!
+    bastion>shop  nodeport      x..
+    bastion>shop  route         x--
+
 the port of http answers -> one_protocol
     bastion>shop  loadbalancer  r..
 

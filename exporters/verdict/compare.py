@@ -249,9 +249,9 @@ def _loadbalancer_down(case: Case) -> Iterator[Hint]:
 
 
 def _router_down(case: Case) -> Iterator[Hint]:
-    balancer, ports = case.on({"loadbalancer"}), case.on({"nodeport"})
     for path in ("route", "ingress"):
-        routes, beside = case.on({path}), [*balancer, *ports]
+        routes, beside = case.on({path}), case.on({"loadbalancer", "nodeport"})
+        balancer, ports = _alike(case.on({"loadbalancer"}), routes), _alike(case.on({"nodeport"}), routes)
         if _fails(routes) and (_works(balancer) or (_works(ports) and not _fails(balancer))):
             yield Hint("router_down", _failing(routes), _working(beside), [*routes, *balancer], clear=_works(balancer))
 
@@ -278,8 +278,11 @@ def _tunnel_down(case: Case) -> Iterator[Hint]:
 
 
 def _path_down(case: Case) -> Iterator[Hint]:
-    for own in _groups(case.toward, "path").values():
-        if _fails(own) and _works(case.toward):
+    for path, own in _groups(case.toward, "path").items():
+        sources = {each.source for each in _known(own)}
+        others = [each for each in case.toward if each.path != path]
+        mine = [each for each in others if each.source in sources]
+        if _fails(own) and _works(_alike(mine if _known(mine) else others, own)):
             yield Hint("path_down", _failing(own), _working(case.toward), case.toward)
 
 
@@ -299,8 +302,12 @@ def _one_family(case: Case) -> Iterator[Hint]:
 
 def _protocols(case: Case) -> Iterator[Hint]:
     """Some protocols of one source and path fail, the others work: is it new connections, or established ones?"""
+    by_source = _groups(case.toward, "source")
     for own in _groups(case.toward, "source", "path", "target_node", "family").values():
         failing, working = _failing(own), _working(own)
+        mine = by_source[own[0].source]
+        if failing and _new(_known(own)) and _fails([each for each in mine if each.protocol in NEW]):
+            working = _working(mine)  # nothing is kept on this path; on others it is
         if not failing or not working:
             continue
         if _new(failing):
@@ -378,6 +385,13 @@ def _fails(streams: Iterable[Seen]) -> bool:
 
 def _new(streams: Iterable[Seen]) -> bool:
     return all(each.protocol in NEW for each in streams)
+
+
+def _alike(streams: Sequence[Seen], own: Iterable[Seen]) -> Sequence[Seen]:
+    """Those over the protocols of `own`, where any is known: a path may be probed over http alone."""
+    protocols = {each.protocol for each in _known(own)}
+    alike = [each for each in streams if each.protocol in protocols]
+    return alike if _known(alike) else streams
 
 
 def _groups(streams: Iterable[Seen], *fields: str) -> dict[Any, list[Seen]]:
