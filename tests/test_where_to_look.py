@@ -6,23 +6,30 @@ Route. Inside, the peers probe each other. The bastion is on side "client", and 
 
 import json
 import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from running import Exporter, flags, killed_at_the_end, wait_for
 
+from exporters import catalog
 from exporters.calibrate.namespaces import TABLE, Lane, Side, lanes
 from exporters.calibrate.nftables import Nftables
+from lab import monitoring
 
 PORTS = {"one": {"http": 8082, "tcp": 8081, "ws": 8080}, "two": {"http": 9082, "tcp": 9081, "ws": 9080}}
 TARGETS = {"one": "peer-1", "two": "peer-2"}
+RULES = Path(__file__).resolve().parents[1] / "alerts" / "rules"
 BALANCER, NODE_1, NODE_2, ROUTE = (f"10.100.2.{last}" for last in (11, 12, 13, 14))
 FAST = {"interval": 0.2}
 TO_ONE = "tcp dport 8080-8082"  # peer one's ports
+SHOP = {"loadbalancer": BALANCER, "nodeport": NODE_1, "route": ROUTE}  # one target by one name
+PATTERNS = {name for name, each in catalog.load().thresholds.items() if each.category == "patterns"}
 LEFTOVER = "established_broken"  # what an interruption broke is told for a minute, behind all else
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.slow]
@@ -203,3 +210,71 @@ def test_one_side_that_cannot_open_connections_to_the_other(tmp_path: Path) -> N
                 (told,) = (each for each in found.data()["look"] if each["key"] == "one_way")
                 assert {key.split("|")[0] for key in told["streams"]} == {"one"}
                 assert {key.split("|")[0] for key in told["working"]} == {"two"}
+
+
+# --- up to the alert
+
+
+@contextmanager
+def receiving(lane: Lane) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """A webhook receiver on side "client": its port, and all alerts it was told of, as they came."""
+    alerts: list[dict[str, Any]] = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            alerts.extend(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["alerts"])
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class calls it so
+            pass
+
+    with lane.client.call(ThreadingHTTPServer, ("127.0.0.1", 0), Receiver) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_address[1], alerts
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.system("prometheus", "prometheus-alertmanager")
+def test_the_pattern_alert_arrives_and_says_where_to_look(outside: Place, tmp_path: Path) -> None:
+    """A cut path, a bastion, Prometheus with the rules that ship, Alertmanager, a webhook: all real."""
+    wait_for(outside.quiet)
+    lane, ports = outside.lane, PORTS["one"]
+    shop = [target("shop", path, host, ports) for path, host in SHOP.items()]
+    with killed_at_the_end() as running, receiving(lane) as (receiver, alerts):
+        bastion = run(tmp_path, lane, "client", "bastion", "caller", targets=shop)
+        running.append(bastion)
+        wait_for(bastion.ready)
+        configs = {
+            "prometheus": (9190, monitoring.prometheus_config([bastion.ports["web"]], 9193, RULES)),
+            "alertmanager": (9193, monitoring.alertmanager_config(receiver)),
+        }
+        for name, program in zip(configs, monitoring.programs(), strict=True):
+            port, text = configs[name]
+            (tmp_path / f"{name}.yaml").write_text(text)
+            with (tmp_path / f"{name}.log").open("wb") as log:
+                lane.popen(monitoring.command(name, program, tmp_path, port), stdout=log.fileno(), stderr=log.fileno())
+
+        def told(status: str, name: str, **labels: str) -> list[dict[str, Any]]:
+            wanted = {"alertname": name, **labels}.items()
+            return [each for each in alerts if each["status"] == status and wanted <= each["labels"].items()]
+
+        wait_for(lambda: told("firing", "OvnwatchWatchdog"), 60.0, every=0.5)
+        with rules(lane, f"ip daddr {BALANCER} {TO_ONE} drop"):
+            way = {"target": "shop", "path": "loadbalancer"}
+            wait_for(lambda: told("firing", "OvnwatchOnePathDown", **way), 150.0, every=0.5)
+            (look,) = json.loads(bastion.get("/status")[1])["look"]
+            assert (look["key"], look["target"]) == ("loadbalancer_down", "shop")
+        notes = told("firing", "OvnwatchOnePathDown")[0]["annotations"]
+        advice = catalog.load().where_to_look["path_down"]
+        assert (notes["summary"], notes["recommendation"]) == (advice.summary, advice.look)
+        assert "shop is not reached by the path loadbalancer" in notes["description"]
+        assert notes["runbook_url"].endswith("OvnwatchOnePathDown.md")
+        assert told("firing", "OvnwatchStreamDown", **way)
+        patterns = {each["labels"]["alertname"] for each in alerts} & PATTERNS
+        assert patterns == {"OvnwatchOnePathDown"}
+        wait_for(lambda: told("resolved", "OvnwatchOnePathDown"), 60.0, every=0.5)
