@@ -250,7 +250,10 @@ def test_the_pattern_alert_arrives_and_says_where_to_look(outside: Place, tmp_pa
         running.append(bastion)
         wait_for(bastion.ready)
         configs = {
-            "prometheus": (9190, monitoring.prometheus_config([bastion.ports["web"]], 9193, RULES)),
+            "prometheus": (
+                9190,
+                monitoring.prometheus_config({"ovnwatch-bastion": [bastion.ports["web"]]}, 9193, RULES),
+            ),
             "alertmanager": (9193, monitoring.alertmanager_config(receiver)),
         }
         for name, program in zip(configs, monitoring.programs(), strict=True):
