@@ -29,7 +29,7 @@ PROTOCOLS = ("http", "tcp", "ws")
 MANY = int(os.environ.get("OVNWATCH_STREAMS", "1000"))
 CUT = int(os.environ.get("OVNWATCH_STREAMS", "100"))
 ECHOES = (9001, 9002)  # a process each
-MOST_RSS = 64e6  # bytes, of 200 streams
+MOST_RSS = 64 * 2**20  # bytes, of 200 streams: what a limit of 64Mi allows
 OUTAGE = 10.0  # seconds
 WATCHED = 10.0  # seconds in which nothing happens
 
@@ -89,7 +89,7 @@ def start(log: Path, targets: Sequence[Mapping[str, Any]], **more: Any) -> Expor
     return Exporter(log, more.pop("command", "bastion"), *flags(argv), **more)
 
 
-def test_two_hundred_streams_fit_into_64_megabytes(tmp_path: Path) -> None:
+def test_two_hundred_streams_fit_into_64_mebibytes(tmp_path: Path) -> None:
     with killed_at_the_end() as running:
         nobody = [{"name": "nobody", "host": "127.0.0.1", "ports": {"tcp": 1}}]
         peers = [start(tmp_path / f"peer-{number}.log", nobody, command="peer") for number in (0, 1)]
