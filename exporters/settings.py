@@ -31,6 +31,7 @@ __all__ = ["BadInput", "Problem", "Settings", "Stream", "Tls", "at_start", "fits
 SPARE_DESCRIPTORS = 64  # listeners, scrapes, journal, log, resolver
 SOFT_LIMIT = 1024  # what a process may open where nobody says otherwise
 MOST_DESCRIPTORS = 1 << 20
+MOST_FOR_SERVERS = 4096
 
 S = TypeVar("S", bound="Settings")
 
@@ -195,7 +196,7 @@ def at_start(program: Program[S], argv: Sequence[str], environ: Mapping[str, str
         print(options.help_text(program.options, f"usage: ovnwatch {program.command} [flags]"), file=out)
         return 0
     try:
-        settings = program.load(argv, environ, raise_descriptor_limit() // 2)  # the other half is the servers'
+        settings = program.load(argv, environ, for_probes(raise_descriptor_limit()))
     except BadInput as bad:
         print(bad, file=err)
         return 2
@@ -314,12 +315,17 @@ def fits(streams: Sequence[Stream], limit: int) -> int:
     The floor a stream needs, after patience and extra connections are given up: its connection, and the probes that can
     be in flight within its prompt limit.
     """
-    left = limit - SPARE_DESCRIPTORS
+    need = float(SPARE_DESCRIPTORS)
     for index, stream in enumerate(streams):
-        left -= _descriptors(stream)
-        if left < 0:
+        need += _descriptors(stream)
+        if ceil(need) > limit:
             return index
     return len(streams)
+
+
+def for_probes(limit: int) -> int:
+    """How many of so many descriptors probes may have; the servers have the others."""
+    return limit - min(limit // 2, MOST_FOR_SERVERS)
 
 
 def raise_descriptor_limit() -> int:
@@ -330,14 +336,15 @@ def raise_descriptor_limit() -> int:
     return limit
 
 
-def _descriptors(stream: Stream) -> int:
-    return 1 + ceil(stream.prompt / stream.interval)
+def _descriptors(stream: Stream) -> float:
+    """On average; the streams come up evenly."""
+    return 1 + stream.prompt / stream.interval
 
 
 def _too_many(streams: Sequence[Stream], limit: int | None) -> list[Problem]:
     if limit is None or fits(streams, limit) == len(streams):
         return []
-    need = sum(map(_descriptors, streams)) + SPARE_DESCRIPTORS
+    need = ceil(sum(map(_descriptors, streams))) + SPARE_DESCRIPTORS
     said = (
         f"{len(streams)} streams need {need} descriptors, probes may have {limit}: {fits(streams, limit)} streams fit"
     )

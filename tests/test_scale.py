@@ -22,12 +22,12 @@ from running import ANY_PORT, Exporter, flags, killed_at_the_end, wait_for
 from exporters.bastion.settings import load_bastion
 from exporters.calibrate.faults import inject
 from exporters.calibrate.namespaces import Lane, lanes
-from exporters.settings import fits
+from exporters.settings import fits, for_probes
 
 PROTOCOLS = ("http", "tcp", "ws")
 # Streams that keep a connection; a tenth as many besides open one for each probe.
 MANY = int(os.environ.get("OVNWATCH_STREAMS", "1000"))
-CUT = int(os.environ.get("OVNWATCH_STREAMS", "100"))
+CUT = int(os.environ.get("OVNWATCH_STREAMS", "300"))
 ECHOES = (9001, 9002)  # a process each
 MOST_RSS = 64 * 2**20  # bytes, of 200 streams: what a limit of 64Mi allows
 OUTAGE = 10.0  # seconds
@@ -150,7 +150,7 @@ def probing(folder: Path, lane: Lane, count: int) -> Iterator[tuple[Exporter, in
     with killed_at_the_end() as running:
         (folder / "asked.yaml").write_text(json.dumps({"targets": targets, **file}))
         asked = load_bastion(["--config.file", str(folder / "asked.yaml")], {}).streams
-        room = fits(asked, hard // 2)
+        room = fits(asked, for_probes(hard))
         if room < len(asked):
             print(f"only {room} of {len(asked)} streams fit, for a process may open {hard} files here")
             targets = targets[: room * len(targets) // len(asked)]
@@ -195,5 +195,6 @@ def test_all_that_is_lost_at_once_is_one_outage_each(lane: Lane, tmp_path: Path)
         )
         print(f"outages by number {dict(outages)}, bounds held {held} of {len(lower)}; unknown {unknown(bastion)}")
         assert outages == {1.0: count}
+        assert held == count
         assert min(upper) >= injected.shortest  # busy echoes may answer later than the network would let them
         assert unknown(bastion) == {}

@@ -26,7 +26,7 @@ from exporters.times import iso
 from exporters.web import Serving, new_app, require_token, serve
 
 IDLE_SECONDS = 60.0
-MAX_CONNECTIONS = 4096
+MAX_CONNECTIONS = 1024
 MESSAGES_PER_TURN = 32  # then the other connections have theirs
 BYTES_PER_TURN = MAX_SIZE  # of answers, which can be a thousand times as long as their requests
 

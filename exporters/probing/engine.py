@@ -23,6 +23,8 @@ from exporters.settings import Stream as Spec
 
 log = logging.getLogger(__name__)
 
+EXTRA = 5  # optional connections in a tick, 1000 a second: what is open in a mass outage is answered at once after it
+
 
 class Engine:
     """Probes `streams` from `start` to `stop`, with that many descriptors; what comes of it is in `record`."""
@@ -42,6 +44,7 @@ class Engine:
         self.wheel = Wheel(now)
         self.stalls = Stalls(now)
         self._number = 0
+        self._extra = 0  # optional connections that this tick may still open
         self._limit = descriptors - SPARE_DESCRIPTORS
         self._waiting: dict[Link, Stream] = {}  # in the order in which they began to wait
         self._timer: asyncio.TimerHandle | None = None
@@ -127,16 +130,22 @@ class Engine:
 
     def _tick(self) -> None:
         now = monotonic()
-        gap = self.stalls.tick(now)
-        if gap:
-            self._record.stalled(gap)
+        self._extra = EXTRA
+        self._watch(now)
         calls = self.wheel.due(now)
         if calls:
             self.poller.drain()  # sockets are read before anything is judged
             now = monotonic()
+            self._watch(now)  # what came while thousands were read was not
             for call in calls:
                 call(now)
         self._arm()
+
+    def _watch(self, now: float) -> None:
+        gap = self.stalls.tick(now)
+        if gap:
+            self._extra = 0
+            self._record.stalled(gap)
 
     # -- what streams share (Shared)
 
@@ -146,7 +155,8 @@ class Engine:
 
     def admit(self, *, optional: bool) -> bool:
         if optional:
-            return len(self.poller) < self._limit - self._floor
+            self._extra -= 1
+            return self._extra >= 0 and len(self.poller) < self._limit - self._floor
         while len(self.poller) >= self._limit and self._waiting:
             link = next(iter(self._waiting))
             self._waiting.pop(link).expire(link)

@@ -38,10 +38,13 @@ class Stalls:
 
     def verdict(self, started: float, wrote: float, due: float, prompt: float) -> float:
         """When a probe may be judged that is due at `due`. wrote: when its request was written, 0.0 if it was not."""
-        if not self._recent or self._recent[-1][1] <= started:
-            return due
-        for begin, end in self._recent:
-            if end > started and begin < due:
+        since: list[tuple[float, float]] = []
+        for stall in reversed(self._recent):
+            if stall[1] <= started:
+                break
+            since.append(stall)
+        for begin, end in reversed(since):
+            if begin < due:
                 held_up = not wrote or wrote > begin
                 due = max(due, end + (prompt if held_up else GRACE))
         return due

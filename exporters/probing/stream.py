@@ -153,6 +153,8 @@ class Stream:
         if not shared.admit(optional=not grid):
             if grid:
                 self.stats.unknown("descriptors", 1)
+            else:
+                self._last_fresh = monotonic()  # not again at the very next slot
             return
         try:
             conn = Connection(shared.poller, self, shared.number(), self.address, self._tls)
@@ -267,7 +269,9 @@ class Stream:
     def _judge(self, link: Link, probe: Probe, now: float) -> None:
         if probe.decided or self.stopped:
             return
-        due = self._shared.stalls.verdict(probe.started, probe.wrote, probe.started + self._deadline, self.spec.prompt)
+        # Where the handshake is not done even now that sockets were read, a stall held up nothing but its answer.
+        wrote = probe.wrote if link.conn.connected else probe.called
+        due = self._shared.stalls.verdict(probe.started, wrote, probe.started + self._deadline, self.spec.prompt)
         if due > now:
             self._shared.wheel.at(due, lambda later: self._judge(link, probe, later))
             return
