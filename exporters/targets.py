@@ -57,6 +57,7 @@ class Stream:
     target_node: str = ""
     target_zone: str = ""
     url_path: str = "/ping"  # what http asks for
+    shown: str = ""  # what pages and history call the target, if not that
 
     @property
     def key(self) -> str:
@@ -263,6 +264,7 @@ class Entry(NamedTuple):
     target: Target
     place: Callable[..., str]
     folder: Path  # what its file names are relative to
+    shown: str = ""  # see Stream
 
 
 def expand(
@@ -309,6 +311,7 @@ def _streams(
                 target.node,
                 target.zone,
                 target.url_path,
+                entry.shown,
             )
 
 

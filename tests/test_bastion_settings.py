@@ -42,19 +42,20 @@ def test_the_dashboards_variables_make_its_streams() -> None:
         }
     )
     assert brief(settings.streams) == [
-        ("peer-1-lb", "loadbalancer", "http", "192.0.2.1", 8082),
-        ("peer-1-lb", "loadbalancer", "tcp", "192.0.2.1", 8081),
-        ("peer-1-lb", "loadbalancer", "ws", "192.0.2.1", 8080),
-        ("peer-2-lb", "loadbalancer", "http", "2001:db8::2", 8082),
-        ("peer-2-lb", "loadbalancer", "tcp", "2001:db8::2", 8081),
-        ("peer-2-lb", "loadbalancer", "ws", "2001:db8::2", 8080),
-        ("peer-1-np", "nodeport", "http", "node-1", 30082),
-        ("peer-1-np", "nodeport", "tcp", "node-1", 30081),
-        ("peer-1-np", "nodeport", "ws", "node-1", 30080),
-        ("peer-1-route", "route", "http", "a.example", 80),
-        ("peer-2-route", "route", "http", "b.example", 8443),
-        ("peer-3-route", "route", "http", "c.example", 443),
+        ("peer-1", "loadbalancer", "http", "192.0.2.1", 8082),
+        ("peer-1", "loadbalancer", "tcp", "192.0.2.1", 8081),
+        ("peer-1", "loadbalancer", "ws", "192.0.2.1", 8080),
+        ("peer-2", "loadbalancer", "http", "2001:db8::2", 8082),
+        ("peer-2", "loadbalancer", "tcp", "2001:db8::2", 8081),
+        ("peer-2", "loadbalancer", "ws", "2001:db8::2", 8080),
+        ("peer-1", "nodeport", "http", "node-1", 30082),
+        ("peer-1", "nodeport", "tcp", "node-1", 30081),
+        ("peer-1", "nodeport", "ws", "node-1", 30080),
+        ("peer-1", "route", "http", "a.example", 80),
+        ("peer-2", "route", "http", "b.example", 8443),
+        ("peer-3", "route", "http", "c.example", 443),
     ]
+    assert [each.shown for each in settings.streams[::3]] == ["peer-1-lb", "peer-2-lb", "peer-1-np", "peer-1-route"]
     assert [each.family for each in settings.streams[:6]] == [4, 4, 4, 6, 6, 6]
     assert [(each.url_path, each.tls) for each in settings.streams[-3:]] == [
         ("/ping", None),
@@ -169,17 +170,22 @@ def test_a_file_adds_targets_and_times(tmp_path: Path) -> None:
         "targets: [{name: shop, path: ingress, protocols: [http], url_path: /shop/ping}]\n"
     )
     settings = load(SOME, f"--config.file={tmp_path / 'bastion.yaml'}")
-    assert [each.target for each in settings.streams] == ["shop", "peer-1-lb", "peer-1-lb", "peer-1-lb"]
+    assert [each.target for each in settings.streams] == ["shop", "peer-1", "peer-1", "peer-1"]
     assert settings.poll_interval == 2.0
     assert set(settings.listen) == {"http", "ws"}
 
 
 def test_the_same_target_in_file_and_variable_is_a_duplicate(tmp_path: Path) -> None:
-    (tmp_path / "b.yaml").write_text("targets: [{name: peer-1-lb, path: loadbalancer, protocols: [ws]}]\n")
+    (tmp_path / "b.yaml").write_text("targets: [{name: peer-1, path: loadbalancer, protocols: [ws]}]\n")
     (found,) = problems(SOME, f"--config.file={tmp_path / 'b.yaml'}")
     assert found.startswith(
-        "METALLB_PEERS: peer-1-lb: duplicate name: peer-1-lb by loadbalancer over ws, IPv4, is alre"
+        "METALLB_PEERS: peer-1-lb: duplicate name: peer-1 by loadbalancer over ws, IPv4, is already probed"
     )
+
+
+def test_names_that_would_be_one_stay_two() -> None:
+    settings = load({"HOSTNAME": "own", "METALLB_PEERS": '{"peer-1-lb": "192.0.2.1", "peer-1": "192.0.2.2"}'})
+    assert {each.target for each in settings.streams} == {"peer-1-lb", "peer-1"}
 
 
 @pytest.mark.parametrize("path", ["/", "/status", "/api/data", "/healthz", "/page.js", "/-/ready"])

@@ -34,7 +34,7 @@ def test_the_readmes_variables_of_a_bastion_are_good(tmp_path: Path) -> None:
     (tmp_path / "config.env").write_text("".join(found))
     streams = bastion.load_bastion([f"--env-file={tmp_path / 'config.env'}", "--source=b"], {}).streams
     assert [each.target for each in streams if each.protocol == "http"] == [
-        "peer-1-lb", "peer-2-lb", "peer-1-route", "peer-2-route"
+        "peer-1", "peer-2", "peer-1", "peer-2"
     ]  # fmt: skip
 
 

@@ -161,8 +161,8 @@ def external_tests(everyone: Sequence[Stats], now: float, wall: float) -> Iterat
     paths = Counter((target, protocol) for target, _, protocol in families)
     for stats in everyone:
         spec = stats.spec
-        name = spec.target
-        if paths[spec.target, spec.protocol] > 1 and not name.endswith(SUFFIXES[spec.path]):
+        name = spec.shown or spec.target
+        if not spec.shown and paths[spec.target, spec.protocol] > 1 and not name.endswith(SUFFIXES[spec.path]):
             name += SUFFIXES[spec.path]
         if families[_by_path(stats)] > 1:
             name += f" IPv{spec.family}"

@@ -1,5 +1,6 @@
 """What `ovnwatch bastion` is told beside what all exporters that probe share: the ways from outside, and its shard."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +12,7 @@ from pydantic import AfterValidator
 from exporters import options, targets
 from exporters.bastion import variables
 from exporters.bastion.shard import Shard, ours, shard
+from exporters.bastion.ways import bare
 from exporters.options import Given, Option
 from exporters.settings import File, Program, Said, Settings, read, settle, table
 from exporters.targets import Entry
@@ -85,10 +87,14 @@ def load_bastion(argv: Sequence[str], environ: Mapping[str, str], descriptors: i
 
 
 def _named_in_variables(said: Said) -> Iterator[Entry]:
-    for option in ("load_balancers", "node_ports", "routes"):
-        given = said.given[option]
-        for target in given.value or []:
-            yield Entry(target, partial(_place, given, target.name), Path())
+    """Names there end in the path, `peer-1-lb`: the target is the same by all paths, so that they can be compared."""
+    given = [said.given[option] for option in ("load_balancers", "node_ports", "routes")]
+    named = [(each, target) for each in given for target in each.value or []]
+    times = Counter((bare(target.name, target.path), target.path) for _, target in named)
+    for each, target in named:
+        name = bare(target.name, target.path)
+        one = target if times[name, target.path] > 1 else target.model_copy(update={"name": name})
+        yield Entry(one, partial(_place, each, target.name), Path(), target.name)
 
 
 def _place(given: Given, name: str, *_: str) -> str:

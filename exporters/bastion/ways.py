@@ -28,7 +28,11 @@ LONG_REST = 20.0  # for one whose answer was none, in any case: reading it costs
 
 def logical(target: str, path: str) -> str:
     """The target that several names may stand for: `peer-1-lb` by path loadbalancer is `peer-1`."""
-    name = target.partition("@")[0] or target
+    return bare(target.partition("@")[0] or target, path)
+
+
+def bare(name: str, path: str) -> str:
+    """A name without what the earlier dashboard's names end in to tell the path."""
     return name.removesuffix(SUFFIXES[path]) or name
 
 
@@ -78,7 +82,8 @@ def peers(streams: Iterable[Stream]) -> dict[str, tuple[Way, ...]]:
     for stream in streams:
         if stream.protocol == "http" and stream.url_path.endswith("/ping"):
             base = stream.url_path.removesuffix("/ping")
-            way = Way(stream.key, stream.target, stream.path, stream.family, stream.host, stream.port, base, stream.tls)
+            name = stream.shown or stream.target
+            way = Way(stream.key, name, stream.path, stream.family, stream.host, stream.port, base, stream.tls)
             found.setdefault(logical(stream.target, stream.path), []).append(way)
     return {name: tuple(ways) for name, ways in found.items()}
 

@@ -337,7 +337,7 @@ class Stats:
             "kind": event.kind,
             "state": state,
             "stream": spec.key,
-            "name": spec.target,
+            "name": spec.shown or spec.target,
             "protocol": spec.protocol.upper(),
             "source": self.record.reported_as,
             "reporter": self.record.identity.pod,
