@@ -156,7 +156,7 @@ def test_metrics_and_pages(start: Start) -> None:
     status, body = peer.get("/metrics")
     assert status == 200
     assert re.search(r'^ovnwatch_build_info\{.*source="one",version=".+"\} 1.0$', body, re.MULTILINE)
-    assert 'ovnwatch_outages_total{family="4",path="pod",protocol="tcp",source="one",target="two"} 0.0' in body
+    assert 'ovnwatch_outages_total{family="4",path="pod",protocol="tcp",source="one",target="two"} 0\n' in body
     assert "ovnwatch peer one" in peer.get("/")[1]
     assert peer.get("/metrics", "http")[0] == 404
     assert peer.get("/status")[0] == 404

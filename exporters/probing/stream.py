@@ -132,6 +132,7 @@ class Stream:
         self.stats.scheduled(lag, missed)
         if self.address is None:
             if self.resolve_cause:  # else the first look-up is under way
+                self.stats.probes += 1
                 self.stats.failed(self.resolve_cause)
         elif self._live is not None and self._live.exchange.ready:
             self._heartbeat(self._live)
@@ -324,7 +325,7 @@ class Stream:
             self._live = None
             if not undecided:
                 sharp = not self._shared.stalls.just_ended(now, self.spec.prompt)
-                self.stats.failed(cause)
+                self.stats.cause = cause  # no probe failed
                 self._tell(Closed(now, cause, sharp, link.conn.number), now)
             self._again(now)
         elif undecided:
