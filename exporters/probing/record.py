@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from time import monotonic, time
 from typing import Any, NamedTuple
 
@@ -313,6 +314,10 @@ class Stats:
     def current(self, now: float) -> Event | None:
         """The open event as it stands, if there is one."""
         return next((event for event in self.unfinished(now) if event.end_latest is None), None)
+
+    def troubled(self) -> bool:
+        """Is any event of it not finished?"""
+        return bool(self._begun)
 
     def seen(self) -> bool:
         return self.now_state != "unknown"
@@ -728,13 +733,10 @@ class Record:
         """All families; safe to call from another thread (counts may be a probe apart from each other)."""
         now = monotonic()
         everyone = list(self.stats.values())
-        events = {stats.spec.key: stats.current(now) for stats in everyone}
+        events = {stats.spec.key: stats.current(now) for stats in everyone if stats.troubled()}
         for name, read in PER_STREAM.items():
             metric = self.catalog.metric(name)
-            table = Table(name, metric.help, metric.kind)
-            values = [(stats.labels, read(stats, events[stats.spec.key], now)) for stats in everyone]
-            table.rows = [(labels, value) for labels, value in values if value is not None]
-            yield table
+            yield Table(name, metric.help, metric.kind, partial(_rows, everyone, read, events, now))
         yield self._info(everyone)
         yield from self._by_shape()
         yield from self._of_ourselves()
@@ -747,9 +749,10 @@ class Record:
 
     def _info(self, everyone: Sequence[Stats]) -> Metric:
         metric = self.catalog.metric("ovnwatch_stream_info")
-        table = Table("ovnwatch_stream_info", metric.help, "info")
-        table.rows = [(stats.ends(self.identity), 1.0) for stats in everyone]
-        return table
+        ours = self.identity
+        return Table(
+            "ovnwatch_stream_info", metric.help, "info", lambda: ((stats.ends(ours), 1.0) for stats in everyone)
+        )
 
     def _by_shape(self) -> Iterator[Metric]:
         failures = self._family("ovnwatch_probe_failures_total")
@@ -796,6 +799,16 @@ def _labels(spec: Spec) -> dict[str, str]:
         "protocol": spec.protocol,
         "family": str(spec.family),
     }
+
+
+def _rows(
+    everyone: Sequence[Stats], read: Reader, events: Mapping[str, Event | None], now: float
+) -> Iterator[tuple[Labels, float]]:
+    """A metric of every stream of which it is known."""
+    for stats in everyone:
+        value = read(stats, events.get(stats.spec.key) if events else None, now)
+        if value is not None:
+            yield stats.labels, value
 
 
 Reader = Callable[[Stats, Event | None, float], float | None]
