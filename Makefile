@@ -40,8 +40,10 @@ generate: .venv/.ready ## write generated files anew
 bench: .venv/.ready ## what it costs, as ratios to what others need on the same machine; into build/bench.json too
 	$(PYTHON_OF) -m tests.bench $(ARGS)
 
-soak: .venv/.ready ## the tests that break networks, with a hundred interruptions each, and a bastion with ten thousand streams
+soak: .venv/.ready ## hundreds of interruptions of each kind, by the tests and by calibrate, and ten thousand streams
 	OVNWATCH_INJECTIONS=100 OVNWATCH_STREAMS=10000 $(PYTEST) -m needs_root $(ARGS)
+	.venv/bin/ovnwatch calibrate --method=relay --injections=300
+	.venv/bin/ovnwatch calibrate --method=namespaces --injections=300
 
 clean: ## remove what make and its tools wrote, .venv too
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -20,6 +20,9 @@ COMMANDS = {
     "bastion": Command(
         "exporters.bastion.command", "probe from outside by every way that leads in, serve a page of what all see"
     ),
+    "calibrate": Command(
+        "exporters.calibrate.command", "inject known interruptions, compare with what is measured, give a verdict"
+    ),
     "rules": Command("alerts.rules", "write the Prometheus rules that metrics.yaml describes"),
     "demo": Command(
         "lab.demo", "interrupt three peers on this machine, judge what they measured and which alerts came"

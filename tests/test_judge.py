@@ -1,12 +1,13 @@
-"""The judge of the fault tests, on injections and events made by hand; truth is [10, 10.01] to [11, 11.01]."""
+"""The judge of a calibration, on injections and events made by hand; truth is [10, 10.01] to [11, 11.01]."""
 
 import random
 from typing import Any
 
 import pytest
-from faults import Table, any_of, judge, log_uniform, plan
 
 from exporters.calibrate.injection import Bracket, Expectation, Injection
+from exporters.calibrate.judge import Table, judge
+from exporters.calibrate.plan import any_of, log_uniform, plan
 
 STREAM = "a|b|pod|tcp|4"
 
@@ -21,6 +22,7 @@ def event(
     end: tuple[float, float | None] = (10.9, 11.1),
     bounds: tuple[float, float | None] = (0.85, 1.15),
     *,
+    estimate: float = 1.0,
     detected: float = 10.2,
     unconfirmed: bool = False,
     stream: str = STREAM,
@@ -31,7 +33,7 @@ def event(
         "stream": stream,
         "unconfirmed": unconfirmed,
         "mono": mono | {"detected": detected},
-        "duration": {"lower": bounds[0], "upper": bounds[1], "estimate": None},
+        "duration": {"lower": bounds[0], "upper": bounds[1], "estimate": estimate},
     }
 
 
@@ -144,11 +146,48 @@ def test_a_truth_of_one_family_is_for_its_streams_alone() -> None:
     assert [(row.stream, row.injection.family, row.seen) for row in table.rows] == [(STREAM, 4, True), (six, 6, True)]
 
 
-def test_tables_add_up_and_print() -> None:
+def test_tables_add_up() -> None:
     both = verdict("path", event()) + verdict("path", event("frozen"))
-    assert str(both.where(lambda row: row.seen)).splitlines()[1].split()[:4] == ["fault", "tcp", "1", "1"]
-    assert len(both.false) == 1
-    assert "false: 1" in str(both)
+    (cell,) = both.where(lambda row: row.seen).cells().values()
+    assert (cell.n, len(both.false)) == (1, 1)
+    assert both.cells()["fault", "tcp"].wrong == 1
+
+
+def test_the_error_of_a_duration_nobody_saw_is_all_of_it() -> None:
+    both = verdict("path", event(estimate=1.2)) + verdict("path")
+    assert [row.error for row in both.rows] == pytest.approx([0.2, -1.0])
+    (cell,) = both.cells().values()
+    assert cell.bias == pytest.approx((-0.4, 0.6))
+    assert cell.error == pytest.approx((0.2, 0.2))
+
+
+@pytest.mark.parametrize(
+    ("void", "known"),
+    [((9, 10), False), ((10.5, 10.6), True), ((10.5, 11.0), False), ((11.5, 12), False), ((12.1, 13), True)],
+)
+def test_what_happened_at_an_edge_or_soon_after_makes_the_truth_unknown(void: tuple[float, float], known: bool) -> None:
+    (row,) = judge([injection()], [event()], [STREAM], [Bracket(*void)]).rows
+    assert row.known is known
+
+
+def test_a_blurred_edge_makes_the_truth_unknown() -> None:
+    blurred = Injection("fault", Bracket(10, 10.06), Bracket(11, 11), "path")
+    assert [row.known for row in judge([blurred], [event()], [STREAM]).rows] == [False]
+
+
+def test_what_is_not_known_is_counted_and_no_more() -> None:
+    table = judge([injection()], [event()], [STREAM], [Bracket(9, 10)])
+    (cell,) = table.cells().values()
+    assert (cell.n, cell.known, cell.seen, cell.width) == (1, 0, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("stalls", "watched"),
+    [([], 0.99), ([(9.0, 10.1)], 0.9), ([(10.2, 10.3), (10.9, 10.95)], 0.6), ([(9.0, 12.0)], 0.0), ([(8, 9)], 0.99)],
+)
+def test_only_time_without_a_stall_was_watched(stalls: list[tuple[float, float]], watched: float) -> None:
+    (row,) = judge([injection()], [], [STREAM], stalls=[Bracket(*each) for each in stalls]).rows
+    assert max(0.0, row.watched) == pytest.approx(watched)
 
 
 def test_a_plan_repeats_each_kind_in_an_order_of_its_seed() -> None:

@@ -1,6 +1,7 @@
 """Lanes and their faults, as a plain client in the lane sees them."""
 
 import errno
+import functools
 import itertools
 import os
 import socket
@@ -15,11 +16,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from faults import Prober, Step, carry_out
 
+from exporters.calibrate.carry import Job, carry_out
 from exporters.calibrate.faults import FAULTS, inject, rules
 from exporters.calibrate.injection import Injection, NotInjectedError
 from exporters.calibrate.namespaces import NETNS, Lane, lanes
+from exporters.calibrate.plan import Step
+from exporters.calibrate.processes import Prober
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.slow]
 
@@ -214,11 +217,12 @@ def test_a_filter_that_does_not_bite_is_an_error(lane: Lane) -> None:
 
 
 def test_a_plan_is_carried_out_beside_a_prober(lane: Lane) -> None:
-    prober = Prober(lane, [sys.executable, "-c", "import sys; print('{}', flush=True); sys.stdin.read(); print('{}')"])
+    talker = [sys.executable, "-c", "import sys; print('{}', flush=True); sys.stdin.read(); print('{}')"]
+    prober = Prober(lane.popen(talker, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
     steps = [Step("drop_both", 0.05, 0.0), Step("flow_reset", 0.05, 0.1), Step("stop", 0.05, 0.0)]
-    (done,) = carry_out([(lane, steps)], limit=60.0)
+    (done,) = carry_out([Job(lane, functools.partial(inject, lane), steps)], limit=60.0)
     assert [each.kind for each in done.injections] == ["drop_both", "stop"]
-    assert len(done.reasons) == 1  # nobody was connected
+    assert len(done.reasons) == 2  # nobody was connected, nor at the second attempt
     assert len(done.voids) >= 1
     assert prober.finish() == [{}, {}]
 

@@ -11,23 +11,21 @@ import contextlib
 import functools
 import json
 import queue
-import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
+from exporters.calibrate import processes
 from exporters.calibrate.injection import Bracket, Expectation, Injection, NotInjectedError, Truth
-from exporters.calibrate.namespaces import TABLE, Lane, Server, Side, listening
+from exporters.calibrate.namespaces import TABLE, Lane, Side
+from exporters.calibrate.processes import Server, wait
 from exporters.calibrate.sockdiag import ESTABLISHED, TcpSocket, destroy, tcp_sockets
 
 YOUNG = 0.25  # seconds; longer than any exchange that is answered promptly
-SIGNAL_SECONDS = 5.0  # for a process to stop, to go on, to die
-SERVER_SECONDS = 15.0  # for a server to listen again
 CARRY_SECONDS = 10.0  # for a link to carry again; carrier and neighbours take up to 2 s
 BOTH: frozenset[Side] = frozenset({"client", "server"})
 
@@ -49,7 +47,7 @@ def _filter(rules: tuple[str, ...], arrivals: frozenset[Side], lane: Lane, secon
     start = _nft(lane, *rules)
     try:
         token = lane.send_canaries()
-        _sleep_until(start.after + seconds)
+        wait(lane.stop, start.after + seconds)
         arrived = lane.arrivals(token)
     finally:
         end = _nft(lane)
@@ -69,7 +67,7 @@ def _flow_drop(lane: Lane, seconds: float) -> Truths:
             _established(lane)
             start = _nft(lane, mark, f"meta l4proto tcp ct mark {lane.generation} accept", "meta l4proto tcp drop")
             near.send(b"x")
-            _sleep_until(start.after + seconds)
+            wait(lane.stop, start.after + seconds)
             passed = _received(far)
         finally:
             end = _nft(lane)
@@ -101,7 +99,7 @@ def _link_down(side: Side, lane: Lane, seconds: float) -> Truths:
         lane.run(["ip", "link", "set", side, "down"], "router")
         down = time.monotonic()
         try:
-            _sleep_until(down + seconds)
+            wait(lane.stop, down + seconds)
         finally:
             up = time.monotonic()
             lane.run(["ip", "link", "set", side, "up"], "router")
@@ -123,7 +121,7 @@ def _witness(lane: Lane) -> "Iterator[queue.SimpleQueue[tuple[int, Truth]]]":
     families = (4, 6)
     addresses = [lane.addresses[side, family] for family in families for side in ("client", "server")]
     argv = [sys.executable, "-m", "exporters.calibrate.witness", lane.client.name, lane.server.name, *addresses]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         lines = process.stdout
@@ -145,63 +143,17 @@ def _witness(lane: Lane) -> "Iterator[queue.SimpleQueue[tuple[int, Truth]]]":
 
 
 def _stop_process(lane: Lane, seconds: float) -> Truths:
-    """SIGSTOP, then SIGCONT: connections are accepted by the kernel, nothing is answered, then all at once."""
-    server = _serving(lane)
-    start = _signal(server, signal.SIGSTOP, stopped=True)
-    try:
-        _sleep_until(start.after + seconds)
-    finally:
-        end = _signal(server, signal.SIGCONT, stopped=False)
-    return {None: (start, end)}
+    return {None: processes.freeze(_serving(lane), seconds, lane.stop)}
 
 
 def _kill_process(lane: Lane, seconds: float) -> Truths:
-    """SIGKILL, then the same command again; the end is when all its ports listen again."""
-    server = _serving(lane)
-    before = time.monotonic()
-    server.process.kill()
-    server.process.wait(timeout=SIGNAL_SECONDS)
-    start = Bracket(before, time.monotonic())
-    _sleep_until(start.after + seconds)
-    server.process = server.start()
-    deadline = time.monotonic() + SERVER_SECONDS
-    silent = start.after
-    while True:
-        looked = time.monotonic()
-        there = server.ports & listening(lane.server)
-        if there == server.ports:
-            return {None: (start, Bracket(silent, time.monotonic()))}
-        if not there:
-            silent = looked
-        if looked > deadline or server.process.poll() is not None:
-            raise NotInjectedError(f"{lane.name}: the server does not listen again")
-        time.sleep(0.001)
+    return {None: processes.kill(_serving(lane), seconds, lane.stop)}
 
 
 def _serving(lane: Lane) -> Server:
     if lane.serving is None:
         raise NotInjectedError(f"{lane.name}: no server was started in it")
     return lane.serving
-
-
-def _signal(server: Server, number: signal.Signals, *, stopped: bool) -> Bracket:
-    """Send it and wait until every thread of the process has stopped, or none is stopped any more."""
-    before = time.monotonic()
-    server.process.send_signal(number)
-    while any((state == "T") is not stopped for state in _thread_states(server.process.pid)):
-        if time.monotonic() > before + SIGNAL_SECONDS:
-            raise NotInjectedError(f"process {server.process.pid} did not obey {number.name}")
-        time.sleep(0.0002)
-    return Bracket(before, time.monotonic())
-
-
-def _thread_states(pid: int) -> list[str]:
-    """The state letter of each thread, `1234 (name) S 1 ...`: S sleeps, R runs, T is stopped."""
-    states = []
-    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended
-            states.append(stat.read_text().rpartition(") ")[2][0])
-    return states
 
 
 def _nft(lane: Lane, *rules: str) -> Bracket:
@@ -240,10 +192,6 @@ def _established(lane: Lane) -> list[TcpSocket]:
     if not found:
         raise NotInjectedError(f"{lane.name}: no established connection to break")
     return found
-
-
-def _sleep_until(when: float) -> None:
-    time.sleep(max(0.0, when - time.monotonic()))
 
 
 class Fault(NamedTuple):

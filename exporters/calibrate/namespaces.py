@@ -16,9 +16,11 @@ import ctypes
 import functools
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +28,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, ParamSpec, TypeVar
 
-from exporters.calibrate.nftables import Nftables
+from exporters.calibrate.injection import Bracket
+from exporters.calibrate.nftables import LIBRARY, Nftables
+from exporters.calibrate.processes import Server
 from exporters.calibrate.sockdiag import LISTEN, tcp_sockets
 
 P = ParamSpec("P")
@@ -37,7 +41,7 @@ ENDS: tuple[Side, ...] = ("client", "server")
 NETNS = Path("/run/netns")
 CLONE_NEWNET = 0x40000000
 PREFIX = re.compile(r"[a-z][a-z0-9]{0,11}")
-READY_SECONDS = 15.0  # for a lane to forward, for a server to listen
+READY_SECONDS = 15.0  # for a lane to forward
 LOCK_SECONDS = 120.0  # for another run with the same prefix to end
 CANARY_PORT = 9
 
@@ -95,15 +99,6 @@ def enter(name: str) -> None:
 
 
 @dataclass(slots=True)
-class Server:
-    """What answers in a lane: how to start it, the ports it listens on, its process now."""
-
-    start: "Callable[[], subprocess.Popen[bytes]]"
-    ports: frozenset[int]
-    process: "subprocess.Popen[bytes]"
-
-
-@dataclass(slots=True)
 class Lane:
     """One client - router - server network, up and forwarding IPv4 and IPv6."""
 
@@ -118,6 +113,7 @@ class Lane:
     generation: int = 0  # how often established flows were told from new ones
     processes: "list[subprocess.Popen[bytes]]" = field(default_factory=list)
     sent: int = 0
+    stop: threading.Event = field(default_factory=threading.Event)  # set: end every fault now
 
     def namespace(self, side: Side) -> Namespace:
         """The namespace of that side."""
@@ -135,7 +131,7 @@ class Lane:
     ) -> "subprocess.Popen[bytes]":
         """Start a process on that side; it is killed with the lane if it still runs then."""
         command = ["ip", "netns", "exec", self.namespace(side).name, *argv]
-        process = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, env=env)
+        process = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, env=env, process_group=0)
         self.processes.append(process)
         return process
 
@@ -144,7 +140,7 @@ class Lane:
     ) -> "subprocess.CompletedProcess[str]":
         """Run a command on that side to its end and return its output; raises when it fails."""
         command = ["ip", "netns", "exec", self.namespace(side).name, *argv]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=timeout)
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=timeout, process_group=0)
 
     def start_server(
         self,
@@ -156,14 +152,24 @@ class Lane:
         env: dict[str, str] | None = None,
     ) -> Server:
         """Start the process that process faults will hit, wait until it listens on `ports`."""
-        start = functools.partial(self.popen, argv, "server", stdout=stdout, stderr=stderr, env=env)
-        self.serving = server = Server(start, frozenset(ports), start())
-        deadline = time.monotonic() + READY_SECONDS
-        while not server.ports <= listening(self.server):
-            if server.process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{self.name}: {argv[0]} does not listen on {sorted(ports)}")
-            time.sleep(0.005)
+        start = functools.partial(
+            self.popen, argv, "server", stdin=subprocess.PIPE, stdout=stdout, stderr=stderr, env=env
+        )
+        ports_there = functools.partial(listening, self.server)
+        self.serving = server = Server(self.name, start, frozenset(ports), start(), ports_there, self._dial)
+        server.wait_until_it_listens()
         return server
+
+    def _dial(self, port: int) -> socket.socket:
+        return self.server.call(socket.create_connection, (self.addresses["server", 4], port), 2.0)
+
+    def schedstats(self) -> list[Path]:
+        """Where the kernel says how long what answers here waited for a processor."""
+        return [Path(f"/proc/{self.serving.process.pid}/schedstat")] if self.serving else []
+
+    def held_up(self) -> list[Bracket]:
+        """The kernel is in between: it is never held up."""
+        return []
 
     def send_canaries(self) -> bytes:
         """Send one datagram each way through the router; returns what is in them."""
@@ -183,6 +189,8 @@ class Lane:
             if process.poll() is None:
                 process.kill()
             process.wait(timeout=10)
+            if process.stdin is not None:
+                process.stdin.close()
         for sock in self.canaries.values():
             sock.close()
         self.router.call(self.nft.close)
@@ -210,6 +218,20 @@ def remove(prefix: str) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)
         _ip("netns", "delete", name)
+
+
+def lacking() -> str:
+    """What this process lacks to make lanes, in words; empty: nothing."""
+    if os.geteuid() != 0:
+        return "root"
+    if shutil.which("ip") is None:
+        return "ip, of the package iproute2"
+    try:
+        ctypes.CDLL(LIBRARY)
+    except OSError:
+        return f"{LIBRARY}, of the package nftables"
+    tried = subprocess.run(["unshare", "--net", "true"], check=False, capture_output=True)
+    return "the right to make network namespaces" if tried.returncode else ""
 
 
 def listening(namespace: Namespace) -> set[int]:
@@ -284,12 +306,14 @@ def _sysctl(settings: Sequence[tuple[str, str]]) -> None:
 
 
 def _ip(*argv: str) -> str:
-    return subprocess.run(["ip", *argv], capture_output=True, text=True, check=True, timeout=30).stdout
+    command = ["ip", *argv]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30, process_group=0).stdout
 
 
 def _batch(name: str, *lines: str) -> None:
     commands = "\n".join(lines)
-    subprocess.run(["ip", "-n", name, "-batch", "-"], input=commands, text=True, check=True, timeout=30)
+    command = ["ip", "-n", name, "-batch", "-"]
+    subprocess.run(command, input=commands, text=True, check=True, timeout=30, process_group=0)
 
 
 @contextlib.contextmanager
