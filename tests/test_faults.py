@@ -13,6 +13,7 @@ from exporters.calibrate.command import INTERVALS
 from exporters.calibrate.faults import FAULTS
 from exporters.calibrate.judge import Table
 from exporters.calibrate.measure import Wanted, measure, prompt
+from exporters.calibrate.plan import any_of
 from exporters.calibrate.promises import Times, broken, busy, due
 from exporters.calibrate.report import Said, text
 from exporters.targets import PORTS, PROTOCOLS
@@ -27,7 +28,9 @@ pytestmark = [pytest.mark.needs_root, pytest.mark.slow]
 @pytest.fixture(scope="module")
 def table() -> Table:
     """All faults, injected on all lanes and judged; only what the truth is known of."""
-    wanted = Wanted(PROTOCOLS, tuple(FAULTS), INTERVALS, seed=7, injections=INJECTIONS)
+    wanted = Wanted(
+        PROTOCOLS, tuple(FAULTS), INTERVALS, seed=7, injections=INJECTIONS, lengths=any_of(0.12, 0.3, 1.0, 2.0)
+    )
     measured = measure("namespaces", wanted)
     found = broken(measured.table, TIMES, measured.stalled)
     print(text(Said("namespaces", wanted, measured, TIMES, found)))

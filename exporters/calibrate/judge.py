@@ -135,10 +135,6 @@ class Table:
     def __add__(self, other: "Table") -> "Table":
         return Table(self.rows + other.rows, self.false + other.false, self.excused + other.excused)
 
-    def where(self, condition: Callable[[Row], bool]) -> "Table":
-        """Only the rows that meet the condition; what is false or excused stays."""
-        return dataclasses.replace(self, rows=tuple(row for row in self.rows if condition(row)))
-
     def by(self, key: Callable[[Row], K]) -> dict[K, list[Row]]:
         """The rows by a key, in its order."""
         ordered = sorted(self.rows, key=lambda row: str(key(row)))

@@ -5,6 +5,7 @@ import functools
 import json
 import subprocess
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -16,7 +17,7 @@ from exporters.calibrate.carry import Done, Job, Place, Tell, carry_out
 from exporters.calibrate.injection import Bracket, Injection
 from exporters.calibrate.judge import Event, Table, judge
 from exporters.calibrate.namespaces import lanes
-from exporters.calibrate.plan import Step, log_uniform, steps
+from exporters.calibrate.plan import Seconds, Step, log_uniform, steps
 from exporters.calibrate.processes import ANSWER, PROBE, Prober
 from exporters.calibrate.relay import Address
 from exporters.settings import Stream
@@ -29,7 +30,8 @@ LANES = 10  # of two families each
 FAMILIES = (4, 6)
 PATIENCE = 3.0
 WARM = 1.0  # seconds that every stream has been up before the first interruption
-PREFIX = "owcalibrate"
+# Differs between installations, is the same in each run: a crash is cleared by the next.
+PREFIX = f"owc{zlib.crc32(__file__.encode()):08x}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class Wanted:
     seed: int
     injections: int | None = None
     limit: float | None = None
+    lengths: Seconds = LENGTHS
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,7 @@ def measure(method: str, wanted: Wanted, tell: Tell = lambda _: None) -> Measure
 
 
 def _steps(wanted: Wanted, number: int, ways: int) -> Iterator[Step]:
-    every = steps(wanted.faults, LENGTHS, seed=wanted.seed * 1000 + number)
+    every = steps(wanted.faults, wanted.lengths, seed=wanted.seed * 1000 + number)
     if wanted.injections is None:
         return every
     return islice(every, ceil(wanted.injections / ways) * len(wanted.faults))

@@ -327,6 +327,6 @@ def _lock(prefix: str) -> Iterator[None]:
                 break
             except OSError:
                 if time.monotonic() > deadline:
-                    raise
+                    raise RuntimeError("another run builds the same network namespaces, and does not end") from None
             time.sleep(0.2)
         yield
