@@ -100,6 +100,13 @@ def test_late_detection_is_not_judged_on_a_machine_that_stalled() -> None:
     assert verdict(found) == "inconclusive"
 
 
+def test_late_detection_and_wide_bounds_are_not_judged_of_a_slow_path() -> None:
+    truths = injections(10)
+    events = [event(each, late=0.1, wide=0.05) for each in truths]
+    found = broken(judge(truths, [*events, {"kind": "slow", "stream": STREAM}], [STREAM]), TIMES, 0.0)
+    assert [(each.promise, each.judged) for each in found] == [("width", False), ("detection", False)]
+
+
 def test_what_was_not_there_breaks_a_promise() -> None:
     truths = injections(2)
     found = broken(judge(truths[:1], [event(each) for each in truths], [STREAM]), TIMES, 0.0)
@@ -141,7 +148,7 @@ def test_http_has_no_established_connection_to_break() -> None:
         (["--duration=0"], "--duration: must be from 1 to 86400 seconds: '0'"),
         (["--duration=nan"], "--duration: must be from"),
         (["--injections=-1"], "--injections: want a whole number"),
-        (["--interval=0.0001"], "--interval: must be from 0.02 to 10 seconds"),
+        (["--interval=0.0001"], "--interval: must be from 0.05 to 2 seconds"),
         (["--interval=0.1234"], "--interval: want whole milliseconds"),
         (["--seed=x"], "--seed: want a whole number"),
         (["--output=xml"], "--output: want one of table, json: 'xml'"),

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import TextIO
 
-from exporters import options, targets
+from exporters import options
 from exporters.calibrate import report
 from exporters.calibrate.carry import Done
 from exporters.calibrate.injection import NotInjectedError
@@ -57,7 +57,7 @@ def _seconds(low: float, high: float) -> Callable[[str], float]:
 
 
 def _interval(text: str) -> float:
-    value = targets.interval(_seconds(0.02, 10.0)(text))
+    value = _seconds(0.05, 2.0)(text)  # two interruptions are at least 3.2 s apart: a probe must fit between
     if not math.isclose(value * 1000, round(value * 1000)):
         raise ValueError(f"want whole milliseconds: {text!r}")
     return value

@@ -46,6 +46,7 @@ class Row:
     wrong: tuple[Event, ...] = ()
     known: bool = True  # rule 6
     stalls: tuple[Bracket, ...] = ()  # of the prober's own, meanwhile
+    slow: bool = False  # the stream ever took its path for a slow one, and its deadline was another
 
     @property
     def protocol(self) -> str:
@@ -158,7 +159,9 @@ def judge(
     """
     rows: list[Row] = []
     unasked: list[Event] = []
-    everything = sorted((each for each in events if each["kind"] in JUDGED), key=lambda each: each["mono"]["detected"])
+    told = list(events)
+    slow = {each["stream"] for each in told if each["kind"] == "slow"}
+    everything = sorted((each for each in told if each["kind"] in JUDGED), key=lambda each: each["mono"]["detected"])
     for stream in streams:
         meant = [each for each in injections if each.family in {None, int(stream.split("|")[4])}]
         belonging: dict[int | None, list[Event]] = defaultdict(list)
@@ -169,7 +172,9 @@ def judge(
         for number, injection in enumerate(meant):
             right, beside, wrong = _sort(injection.expectation, belonging[number])
             known, stalled = _known(injection, voids), tuple(_during(injection, stalls))
-            rows.append(Row(stream, injection, right, beside, tuple(_without(wrong, voids)), known, stalled))
+            rows.append(
+                Row(stream, injection, right, beside, tuple(_without(wrong, voids)), known, stalled, stream in slow)
+            )
             unasked += wrong
     false = tuple(_without(unasked, voids))
     return Table(tuple(rows), false, tuple(event for event in unasked if event not in false))

@@ -1,7 +1,7 @@
 """The prober that is calibrated, as a process: streams as JSON in argv, what it saw as JSON lines on stdout.
 
-It prints `{"kind": "ready"}` once every stream was up, closed events as /history shows them, and each stall of its own
-(`begin`, `end`); it ends when its stdin does.
+It prints `{"kind": "ready"}` once every stream was up, closed events as /history shows them, each stall of its own
+(`begin`, `end`) and, as `{"kind": "slow"}`, which streams ever took their path for slow; it ends when its stdin does.
 """
 
 import asyncio
@@ -39,13 +39,17 @@ async def probe(streams: list[Stream]) -> None:
     engine.start()
     ended = asyncio.Event()
     loop.add_reader(sys.stdin, ended.set)
-    ready, seq = False, 0
+    ready, seq, slow = False, 0, set[str]()
     while not ended.is_set():
         await asyncio.sleep(LOOK)
         for item in record.history(seq, 1000):
             seq = max(seq, item["seq"])
             if item["state"] == "closed":
                 _tell(item)
+        for key, stats in record.stats.items():
+            if stats.slow and key not in slow:
+                slow.add(key)
+                _tell({"kind": "slow", "stream": key})
         if not ready and all(each.now_state == "up" for each in record.stats.values()):
             ready = True
             _tell({"kind": "ready"})

@@ -7,7 +7,8 @@ T is a stream's interval, R its prompt limit. Of every fault and protocol, in ro
 2. Bounds hold the truth in 99 of 100: [lower, upper] the duration, and the intervals of start and end the edges.
 3. They are at most 2 T + 50 ms apart in the median, for a frozen peer R more.
 4. Detected within T + R + 20 ms at the 95th percentile. Nothing is subtracted on a loaded machine, but where the
-   probers stalled for more than STALLED of the time a late detection is not judged: it is neither pass nor fail.
+   probers stalled for more than STALLED of the time a late detection is not judged: it is neither pass nor fail. Nor
+   is it, or a width, where streams found their path slow (p99.9 above R/2): they say so, and their deadline is not R.
 5. What is lost, rejected or refused is right on average: the mean of all errors, those of the unseen too, is at most
    5 % of T or 10 ms, and what chance allows: 2.6 standard errors, which it exceeds once in a hundred times.
 6. Nothing is seen that was not there. A peer that answered one question late for BRIEF was there, on a busy machine.
@@ -21,6 +22,7 @@ from typing import Literal, NamedTuple
 
 from exporters.calibrate.judge import Event, Row, Table, mean, middle
 from exporters.probing.stall import GAP
+from exporters.targets import PROMPT_BELOW
 
 TICK = GAP
 RETRANSMITTED = 0.3  # seconds after which a lost heartbeat has been sent again, and lost again if the flow is gone
@@ -43,7 +45,7 @@ class Times(NamedTuple):
 
 
 class Broken(NamedTuple):
-    """A promise that was not kept; `judged` is False where the machine would not let it be judged."""
+    """A promise that was not kept."""
 
     promise: Literal["seen", "bounds", "edges", "width", "detection", "bias", "false"]
     protocol: str
@@ -51,7 +53,11 @@ class Broken(NamedTuple):
     measured: float
     limit: float
     text: str
-    judged: bool = True
+    not_judged: str = ""  # why, where the machine would not let it be judged
+
+    @property
+    def judged(self) -> bool:
+        return not self.not_judged
 
 
 def due(row: Row, times: Times) -> bool:
@@ -61,7 +67,8 @@ def due(row: Row, times: Times) -> bool:
         instant = injection.start == injection.end
         long_enough = instant or injection.shortest >= times.interval + RETRANSMITTED
         return row.protocol != "http" and not row.stalls and long_enough
-    more = times.prompt if injection.expectation == "frozen" or row.stalls else 0.0
+    prompt = PROMPT_BELOW if row.slow else times.prompt  # theirs is another one
+    more = prompt if injection.expectation == "frozen" or row.stalls else 0.0
     return row.watched >= times.interval + TICK + more
 
 
@@ -77,9 +84,17 @@ def broken(table: Table, times: Mapping[str, Times], stalled: float) -> list[Bro
         known = [row for row in rows if row.known]
         for promise in PROMISES:
             for word, measured, limit, text in promise(fault, known, times[protocol]):
-                judged = word != "detection" or stalled <= STALLED
-                found.append(Broken(word, protocol, fault, measured, limit, text, judged))
+                reason = _excuse(word, known, stalled)
+                found.append(Broken(word, protocol, fault, measured, limit, text, reason))
     return found + list(_false(table))
+
+
+def _excuse(word: str, rows: Sequence[Row], stalled: float) -> str:
+    if word == "detection" and stalled > STALLED:
+        return f"machine stalled {100 * stalled:.1f} % of the time"
+    if word in ("detection", "width") and any(row.slow for row in rows):
+        return "paths were slow: the 99.9th percentile of answers was above half of the prompt limit"
+    return ""
 
 
 Shortfall = tuple[Literal["seen", "bounds", "edges", "width", "detection", "bias"], float, float, str]

@@ -44,7 +44,9 @@ def text(said: Said) -> str:
         f"interruption: {len(outside)}, of all false ones {slow} a peer slow once; not judged, for something else "
         f"happened too: {len(measured.table.excused)}"
     )
-    lines.append(f"machine stalled {100 * measured.stalled:.2f} % of the time")
+    slow_paths = {row.stream for row in measured.table.rows if row.slow}
+    stalled = f"machine stalled {100 * measured.stalled:.2f} % of the time"
+    lines.append(f"{stalled}; {len(slow_paths)} streams took their path for slow")
     lines += [f"not injected: {reason}" for reason in measured.failed]
     return "\n".join([*lines, "", *verdict_lines(said)])
 
@@ -54,8 +56,7 @@ def verdict_lines(said: Said) -> list[str]:
     lines = []
     for each in said.broken:
         where = " ".join(filter(None, (each.fault, each.protocol)))
-        not_judged = f" (not judged: machine stalled {100 * said.measured.stalled:.1f} % of the time)"
-        lines.append(f"{where}: {each.text}{'' if each.judged else not_judged}")
+        lines.append(f"{where}: {each.text}" + (f" (not judged: {each.not_judged})" if each.not_judged else ""))
     words = {
         "pass": "PASS: every promise was kept",
         "fail": f"FAIL: {sum(each.judged for each in said.broken)} promises were not kept",
@@ -78,6 +79,7 @@ def data(said: Said) -> dict[str, Any]:
         "cells": [_data(*each) for each in _cells(said)],
         "broken": [each._asdict() for each in said.broken],
         "false": [dict(each) for each in measured.table.false],
+        "slow_streams": sorted({row.stream for row in measured.table.rows if row.slow}),
         "excused": len(measured.table.excused),
         "not_injected": list(measured.failed),
     }
