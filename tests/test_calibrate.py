@@ -248,8 +248,10 @@ def children(pid: int) -> set[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("method", ["relay", pytest.param("namespaces", marks=pytest.mark.needs_root)])
+@pytest.mark.parametrize(
+    ("method", "number"),
+    [("relay", signal.SIGINT), pytest.param("namespaces", signal.SIGTERM, marks=pytest.mark.needs_root)],
+)
 def test_asked_to_end_it_leaves_nothing_behind(method: str, number: signal.Signals) -> None:
     with started(f"--method={method}", "--seed=2") as process:
         assert process.stderr is not None
