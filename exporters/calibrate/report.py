@@ -7,9 +7,9 @@ from exporters.calibrate.judge import Cell, Row
 from exporters.calibrate.measure import Measured, Wanted
 from exporters.calibrate.promises import Broken, Times, busy, due, verdict
 
-HEAD = (
-    "fault            protocol    n  known  seen    due   bias (± s.e.)    |error| p50/p95"
-    "   true  edges  width p50  detected p50/p95  false"
+HEAD = (  # as wide as _line
+    f"{'fault':16} {'protocol':8} {'n':>4}  {'known':>5}  {'seen':>4}  {'due':>7}  {'bias (± s.e.)':>14}  "
+    f"{'|error| p50/p95':>17}  {'true':>5}  {'edges':>5}  {'width p50':>9}  {'detected p50/p95':>16}  {'false':>5}"
 )
 LEGEND = (
     "n: interruptions times streams; known: those whose truth is; all that follows is of these. seen: % of all; due:",
