@@ -134,8 +134,9 @@ async def _watch(plant: Plant, show: Screen) -> None:
             if answer is None:
                 continue
             same = answer["journal"] == journal
-            read[name] = (answer["journal"], answer["next"] if same else 0)  # another process numbers anew
-            new += map(judge.entry, answer["items"] if same else ())
+            read[name] = (answer["journal"], answer["next"] if same else 0)  # another journal numbers anew
+            items = answer["items"] if same else ()
+            new += (judge.entry(item) for item in items if item["kind"] in judge.EVENTS)
         plant.seen.entries |= {each.id: each for each in new}
         told, plant.seen.news = _first(plant.seen.news, described), []
         for line in [*screen.entry_lines(new, plant.streams), *screen.notice_lines(told), *await _look(plant)]:

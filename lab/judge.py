@@ -23,6 +23,7 @@ from lab.script import Way
 
 PERSISTENT = ("tcp", "ws")  # they keep a connection that can break
 KINDS: dict[Expectation, tuple[str, ...]] = {"path": ("outage", "blip"), "frozen": ("frozen",), "break": ("break",)}
+EVENTS = {kind for kinds in KINDS.values() for kind in kinds}  # what is judged of a history
 WIDTH_SLACK = 0.05  # seconds beside two intervals that bounds may be apart, in the median
 SLOW_END = 0.3  # seconds: a thaw that did not come in one go cannot be told from an outage's end
 NEW = 0.3  # seconds; the relays' breaks spare connections younger than 0.2 s, and an entry brings a new one

@@ -90,6 +90,7 @@ class Stream:
         self._speech = PROTOCOLS[spec.protocol]
         self._book = Book(spec.interval)
         self._latency = Latency()
+        self._last_answer = 0.0
         self._deadline = spec.prompt
         self._delta = self._latency.ceiling(spec.prompt)
         self._links: dict[int, Link] = {}
@@ -244,7 +245,7 @@ class Stream:
             return
         round_trip = now - probe.started
         if not self._shared.stalls.overlap(probe.started, now):
-            self._learn(round_trip, now, late=probe.decided)
+            self._learn(round_trip, now, lost=probe.decided)
         if probe.decided:
             self._tell(Late(probe.started, now, link.conn.number, link.conn.resent), now)
         else:
@@ -407,12 +408,16 @@ class Stream:
         if probe.clean:
             self._pending.remove(probe)
 
-    def _learn(self, round_trip: float, now: float, *, late: bool) -> None:
+    def _learn(self, round_trip: float, now: float, *, lost: bool) -> None:
         """Take a round trip into account, unless an outage made it.
 
-        Late answers count when answers have been late for so long that this is how the path is now.
+        Late answers count when answers have been late for so long that this is how the path is now. Late is what came
+        after R, whatever the deadline is by now: else answers that TCP rescued would stretch it, which makes more of
+        them prompt. Nor do those count that a long silence held up.
         """
-        if not late:
+        late = lost or round_trip > self.spec.prompt
+        silent, self._last_answer = now - self._last_answer, now
+        if not late or silent > self.spec.patience:
             self._late_since = now
         elif now - self._late_since < 2 * self.spec.patience:
             return

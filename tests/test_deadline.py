@@ -1,0 +1,82 @@
+"""What a stream learns of its path's latency: never from what an outage did to it."""
+
+from collections.abc import Iterable
+from random import Random
+
+from box import OURSELVES, stream
+
+from exporters.probing.engine import Engine
+from exporters.probing.protocols import Hello
+from exporters.probing.record import Record
+from exporters.probing.schedule import Wheel
+from exporters.probing.stall import Stalls
+from exporters.probing.stream import Link, Stream
+
+SPEC = stream(1, prompt=0.06)  # T 0.1 s, patience 3 s
+
+
+class Quiet:
+    """An engine that does nothing."""
+
+    poller = None
+    wheel = Wheel(0.0)
+    stalls = Stalls(0.0)
+
+    def number(self) -> int:
+        return 1
+
+    def admit(self, *, optional: bool) -> bool:
+        return not optional
+
+    def waiting(self, stream: Stream, link: Link) -> None:
+        pass
+
+    def met_itself(self, stream: Stream) -> None:
+        pass
+
+
+def learner() -> Stream:
+    record = Record([SPEC], OURSELVES)
+    hello = Hello("here", "i", "there", 1, tls=False)
+    made = Stream(SPEC, hello, None, Quiet(), record.stats[SPEC.key])  # type: ignore[arg-type]
+    made._late_since = 0.0
+    return made
+
+
+def learn(made: Stream, answers: Iterable[tuple[float, float]]) -> None:
+    """Answers at these times, with these round trips."""
+    for now, round_trip in answers:
+        made._learn(round_trip, now, lost=round_trip > made._deadline)
+
+
+def test_answers_that_tcp_rescued_do_not_stretch_the_deadline() -> None:
+    """A path with hiccups above R/2, and now and then a lost packet: the deadline stays below a retransmission."""
+    rng = Random(7)
+    made = learner()
+    trips = [
+        0.045 if rng.random() < 0.01 else rng.choice((0.21, 0.25, 0.4)) if rng.random() < 0.03 else 0.002
+        for _ in range(20_000)
+    ]
+    learn(made, ((number * 0.1, trip) for number, trip in enumerate(trips)))
+    assert made.stats.slow
+    assert made._deadline == 0.150
+
+
+def test_what_is_answered_in_a_burst_after_a_long_outage_is_not_learnt() -> None:
+    made = learner()
+    learn(made, ((number * 0.1, 0.002) for number in range(1500)))
+    learn(made, ((160.0 + number * 0.001, 9.0 - number * 0.1) for number in range(90)))
+    learn(made, ((161.0 + number * 0.1, 0.002) for number in range(100)))
+    assert (made._deadline, made.stats.slow) == (SPEC.prompt, False)
+
+
+def test_a_path_that_becomes_slow_for_good_is_learnt() -> None:
+    made = learner()
+    learn(made, ((number * 0.1, 0.002) for number in range(1500)))
+    learn(made, ((150.0 + number * 0.1, 0.3) for number in range(1500)))
+    assert made.stats.slow
+    assert 0.6 <= made._deadline <= 1.2
+
+
+def test_the_engine_is_what_the_quiet_one_stands_for() -> None:
+    assert {"number", "admit", "waiting", "met_itself"} <= set(dir(Engine))
