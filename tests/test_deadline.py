@@ -53,10 +53,8 @@ def test_answers_that_tcp_rescued_do_not_stretch_the_deadline() -> None:
     """A path with hiccups above R/2, and now and then a lost packet: the deadline stays below a retransmission."""
     rng = Random(7)
     made = learner()
-    trips = [
-        0.045 if rng.random() < 0.01 else rng.choice((0.21, 0.25, 0.4)) if rng.random() < 0.03 else 0.002
-        for _ in range(20_000)
-    ]
+    hiccups, rescued = (0.045, 0.12), (0.21, 0.25, 0.4)
+    trips = [rng.choice(hiccups + rescued) if rng.random() < 0.05 else 0.002 for _ in range(20_000)]
     learn(made, ((number * 0.1, trip) for number, trip in enumerate(trips)))
     assert made.stats.slow
     assert made._deadline == 0.150
