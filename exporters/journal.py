@@ -359,13 +359,48 @@ def _fits(row: Row, wanted: Mapping[str, str]) -> bool:
     return all(getattr(row, column) == value for column, value in wanted.items())
 
 
+class About(NamedTuple):
+    """A journal's id, how often it was opened, and what SQLite finds wrong with its file."""
+
+    id: str
+    run: int
+    wrong: tuple[str, ...]
+
+
+def about(path: Path) -> About:
+    """Look at a journal's file, every page of it, beside its owner. Raises JournalError for what is no journal."""
+    with _beside(path) as base:
+        try:
+            wrong = tuple(str(text) for (text,) in base.execute("PRAGMA integrity_check(20)") if text != "ok")
+            meta = dict(base.execute("SELECT key, value FROM meta").fetchall())
+        except sqlite3.DatabaseError as error:
+            return About("", 0, (str(error),))
+    run = str(meta.get("run", ""))
+    if "journal" not in meta or not run.isdecimal():
+        wrong += ("it does not say its id, or how often it was opened",)
+    return About(str(meta.get("journal", "")), int(run) if run.isdecimal() else 0, wrong)
+
+
 def read_only(path: Path) -> Iterator[Row]:
     """The events of a journal's file, which its owner may be writing meanwhile. Raises JournalError."""
+    with _beside(path) as base:
+        rows = base.execute(f"SELECT {', '.join(Row._fields)} FROM events ORDER BY seq")  # noqa: S608 - names of ours
+        yield from (Row(*each) for each in rows)
+
+
+@contextlib.contextmanager
+def _beside(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that changes nothing. Raises JournalError for any error of SQLite's, and what is no journal."""
+    if path.is_dir():
+        raise JournalError(f"{path} is a folder, not a journal")
     try:
-        base = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
-        with contextlib.closing(base):
+        # A name may hold what means something in a URI: ? # %
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as base:
             if base.execute("PRAGMA application_id").fetchone()[0] != APPLICATION:
                 raise JournalError(f"{path} is no journal")
-            yield from (Row(*each) for each in base.execute("SELECT * FROM events ORDER BY seq"))
+            version = base.execute("PRAGMA user_version").fetchone()[0]
+            if version > VERSION:
+                raise JournalError(f"{path} is a journal of version {version}, we know up to {VERSION}")
+            yield base
     except sqlite3.Error as error:
         raise JournalError(f"{path}: {error}") from None
