@@ -23,6 +23,7 @@ COMMANDS = {
     "calibrate": Command(
         "exporters.calibrate.command", "inject known interruptions, compare with what is measured, give a verdict"
     ),
+    "history": Command("exporters.history.command", "show, export or verify what an exporter has recorded"),
     "rules": Command("alerts.rules", "write the Prometheus rules that metrics.yaml describes"),
     "demo": Command(
         "lab.demo", "interrupt three peers on this machine, judge what they measured and which alerts came"
