@@ -36,6 +36,7 @@ TIDY_SECONDS = 3600.0
 
 TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+INSERT INTO meta VALUES ('journal', lower(hex(randomblob(16)))), ('run', '0');
 CREATE TABLE events (
   seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, state TEXT NOT NULL, stream TEXT NOT NULL,
   target TEXT NOT NULL, path TEXT NOT NULL, at REAL NOT NULL, item TEXT NOT NULL, totals BLOB NOT NULL
@@ -50,6 +51,7 @@ INSERT INTO events (seq, id, kind, state, stream, target, path, at, item, totals
 ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, kind = excluded.kind, state = excluded.state, at = excluded.at,
   item = excluded.item, totals = excluded.totals
 """
+COUNT_RUN = "UPDATE meta SET value = ? WHERE key = 'run'"
 SAVE = "INSERT OR REPLACE INTO state (one, seq, at, value) VALUES (1, ?, ?, ?)"
 TIDY = "DELETE FROM events WHERE (at < ? OR seq < ?) AND state <> 'open'"
 
@@ -108,14 +110,19 @@ class Journal:
         self._next: asyncio.Future[None] | None = None  # the one after it
         self._closed = False
         self._tried = -RETRY_SECONDS
-        self.id = self._meta("journal", uuid.uuid4().hex)
-        self.run = int(self._meta("run", "0")) + 1  # how often it was opened: makes ids of events unique
-        self._base.execute("UPDATE meta SET value = ? WHERE key = 'run'", (str(self.run),))
-        self.seq = int(self._one("SELECT coalesce(max(seq), 0) FROM events"))
+        self.id = str(self._one("SELECT value FROM meta WHERE key = 'journal'"))
+        # How often it was opened: makes ids of events unique, so no event enters before it.
+        self.run = int(self._one("SELECT value FROM meta WHERE key = 'run'")) + 1
+        self._run_kept = False
+        # Old events go; their numbers do not come again.
+        self.seq = int(
+            self._one("SELECT max(coalesce(max(seq), 0), (SELECT coalesce(max(seq), 0) FROM state)) FROM events")
+        )
         self._kept = self.seq
         self._tidied = 0.0
         self._saved = 0.0  # monotonic
         self._save = False  # was it asked for since the last transaction began?
+        self._told("" if self.trouble else self._count_run())
 
     @property
     def served(self) -> int:
@@ -205,25 +212,21 @@ class Journal:
         if self._closed:
             return
         self._tried = time.monotonic()
-        rows = list(self._waiting)
         # The counters of a stream stand beside its events, so that the whole need not be saved with each.
         save, self._save = self._save or self._tried - self._saved > SAVE_SECONDS, False
-        done = asyncio.get_running_loop().run_in_executor(self._thread, self._write, rows, save)
-        done.add_done_callback(lambda future: self._written(turn, rows, future.result()))
+        done = asyncio.get_running_loop().run_in_executor(self._thread, self._write, save)
+        done.add_done_callback(lambda future: self._written(turn, *future.result()))
 
     def _written(self, turn: asyncio.Future[None], rows: Sequence[Row], trouble: str) -> None:
-        if trouble:
-            self.errors += 1
-            if not self.trouble:
-                log.error("journal %s: %s; measuring goes on, events wait in memory", self.path, trouble)
-        else:
-            if self.trouble:
+        if not trouble:
+            if self.trouble and self.path:
                 log.warning("journal %s takes events again, %d waited", self.path, len(rows))
             for row in rows:
                 if self._waiting and self._waiting[0] is row:  # else it was lost meanwhile
                     self._waiting.popleft()
             self._kept = max([self._kept, *(row.seq for row in rows)])
-        self.trouble = trouble
+            self.trouble = ""
+        self._told(trouble)
         following, self._turn, self._next = self._next, None, None
         turn.set_result(None)
         if self._closed:
@@ -234,25 +237,49 @@ class Journal:
         elif self._waiting:
             self._begin()
 
+    def _count_run(self) -> str:
+        """Returns what went wrong; then the first transaction counts it."""
+        try:
+            self._base.execute(COUNT_RUN, (str(self.run),))
+        except sqlite3.Error as error:
+            return str(error)
+        self._run_kept = True
+        return ""
+
+    def _told(self, trouble: str) -> None:
+        if trouble:
+            self.errors += 1
+            if not self.trouble:
+                log.error("journal %s: %s; measuring goes on, events wait in memory", self.path, trouble)
+            self.trouble = trouble
+
     # -- in the thread
 
-    def _write(self, rows: Sequence[Row], save: bool) -> str:
-        """One transaction; returns what went wrong, "" if nothing did."""
-        now = time.time()
+    def _write(self, save: bool) -> tuple[Sequence[Row], str]:
+        """One transaction of what waits; returns that, and what went wrong, "" if nothing did.
+
+        Counters come first, so that no event is in them whose end is not in the same transaction. What came while they
+        were taken has its own counters beside it, and a higher number than they say.
+        """
+        now, seq = time.time(), self.seq
         value = self.snapshot() if save else b""
+        rows = list(self._waiting)
         try:
             with self._base:
                 self._base.execute("BEGIN IMMEDIATE")
+                if not self._run_kept:
+                    self._base.execute(COUNT_RUN, (str(self.run),))
                 self._base.executemany(PUT, rows)
                 if value:
-                    self._base.execute(SAVE, (rows[-1].seq if rows else self._kept, now, value))
+                    self._base.execute(SAVE, (seq, now, value))
                     self._saved = time.monotonic()
                 if now - self._tidied > TIDY_SECONDS or self.path is None:
                     self._base.execute(TIDY, (now - RETENTION_DAYS * DAY, self.seq - self.most))
                     self._tidied = now
         except sqlite3.Error as error:
-            return str(error)
-        return ""
+            return rows, str(error)
+        self._run_kept = True
+        return rows, ""
 
     # -- opening
 
@@ -287,13 +314,8 @@ class Journal:
         log.error("journal %s: %s; it is kept as %s, and a new one begins", path, why, aside)
         return _connected(str(path))
 
-    def _meta(self, key: str, value: str) -> str:
-        with self._base:
-            self._base.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (key, value))
-        return str(self._one("SELECT value FROM meta WHERE key = ?", key))
-
-    def _one(self, query: str, *arguments: Any) -> Any:
-        return self._base.execute(query, arguments).fetchone()[0]
+    def _one(self, query: str) -> Any:
+        return self._base.execute(query).fetchone()[0]
 
 
 class UnusableError(Exception):

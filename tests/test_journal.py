@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -16,7 +17,17 @@ import pytest
 from box import run, until
 
 from exporters import journal as journals
-from exporters.journal import APPLICATION, MOST_WAITING, VERSION, Journal, JournalError, Row, file_name, read_only
+from exporters.journal import (
+    APPLICATION,
+    MOST_WAITING,
+    VERSION,
+    Journal,
+    JournalError,
+    Row,
+    about,
+    file_name,
+    read_only,
+)
 
 
 def row(seq: int, key: str = "", *, state: str = "closed", **changes: Any) -> Row:
@@ -129,6 +140,50 @@ def test_counters_are_saved_with_the_next_transaction_and_only_when_somebody_wai
         await journal.close()
 
     run(look())
+
+
+def test_an_event_that_comes_while_the_counters_are_taken_is_in_the_same_transaction(tmp_path: Path) -> None:
+    """Else the counters had it and the journal would, after a crash, have it open: it would be counted twice."""
+
+    async def work(journal: Journal) -> None:
+        taking, taken = threading.Event(), threading.Event()
+
+        def snapshot() -> bytes:
+            taking.set()
+            assert taken.wait(30)
+            return b"counters"
+
+        journal.put(row(1))
+        await until(lambda: journal.served == 1)
+        journal.snapshot = snapshot
+        saving = asyncio.create_task(journal.save())
+        await until(taking.is_set)
+        journal.put(row(2))
+        taken.set()
+        await saving
+        assert journal.served == 2
+        saved = journal.saved()
+        assert saved is not None
+        assert saved.seq == 1  # the counters may lack it: those beside it count
+        journal.snapshot = bytes
+
+    using(tmp_path / "j.db", work)
+
+
+def test_numbers_do_not_come_again_when_all_events_are_gone(tmp_path: Path) -> None:
+    async def old(journal: Journal) -> None:
+        journal.snapshot = lambda: b"counters"
+        for seq in range(1, 4):
+            journal.put(row(seq, at=time.time() - 31 * 86400))
+        await journal.save()
+        journal._tidied = 0.0
+
+    async def new(journal: Journal) -> None:
+        assert journal.rows() == []
+        assert (journal.seq, journal.served) == (3, 3)
+
+    using(tmp_path / "j.db", old)
+    using(tmp_path / "j.db", new)
 
 
 def test_old_events_go_and_open_ones_stay(tmp_path: Path) -> None:
@@ -305,6 +360,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", folder], check=True)
 
 
+def fill(disk: Path) -> None:
+    """Leave no room in a file system."""
+    room = os.statvfs(disk)
+    (disk / "filler").write_bytes(bytes(room.f_bavail * room.f_frsize))
+
+
 @pytest.mark.needs_root("mount")
 def test_a_disk_that_is_really_full_and_then_is_not(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journals, "RETRY_SECONDS", 0.01)
@@ -313,7 +374,7 @@ def test_a_disk_that_is_really_full_and_then_is_not(small_disk: Path, monkeypatc
     async def work(journal: Journal) -> None:
         journal.put(row(1))
         await journal.save()
-        filler.write_bytes(bytes(os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize))
+        fill(small_disk)
         for seq in range(2, 300):
             journal.put(row(seq))
         await until(lambda: journal.errors > 2)
@@ -323,6 +384,43 @@ def test_a_disk_that_is_really_full_and_then_is_not(small_disk: Path, monkeypatc
 
     using(small_disk / "j.db", work)
     assert [each.seq for each in reopened(small_disk / "j.db")] == list(range(1, 300))
+
+
+FILLS = """
+import asyncio, os, sys
+from pathlib import Path
+from exporters.journal import Journal
+from test_journal import fill, row
+
+async def main():
+    journal = Journal(Path(sys.argv[1]))
+    journal.put(row(1))
+    await journal.save()
+    fill(Path(sys.argv[1]).parent)
+    os._exit(0)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.needs_root("mount")
+def test_a_disk_that_is_full_after_a_crash_keeps_nobody_from_starting(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journals, "RETRY_SECONDS", 0.01)
+    subprocess.run([sys.executable, "-c", FILLS, small_disk / "j.db"], check=True, cwd=Path(__file__).parent)
+
+    async def work(journal: Journal) -> None:
+        assert "full" in journal.trouble
+        assert (journal.run, journal.seq, journal.errors) == (2, 1, 1)
+        journal.put(row(2))
+        assert journal.served == 2
+        (small_disk / "filler").unlink()
+        await until(lambda: not journal.trouble)
+
+    using(small_disk / "j.db", work)
+    assert [each.seq for each in reopened(small_disk / "j.db")] == [1, 2]
+    assert about(small_disk / "j.db").run == 3
 
 
 # --- crashes
