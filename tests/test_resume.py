@@ -2,18 +2,20 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from box import OURSELVES, run, stream
+from box import OURSELVES, run, stream, until
 from prometheus_client import CollectorRegistry
 from test_record import begin, end, event, happen, the_stream
 
 from exporters import journal as journals
 from exporters.journal import Journal
-from exporters.probing.outage import Opened
+from exporters.probing.outage import Counted
 from exporters.probing.record import COUNTERS, Record, Stats
 
 SPEC = stream(1)
@@ -135,10 +137,7 @@ def test_an_outage_after_the_counters_were_saved_is_counted_all_the_same(
 def test_what_was_open_is_truncated_counts_once_and_its_bounds_reach_to_the_restart(tmp_path: Path) -> None:
     async def first(life: Life) -> None:
         begin(life.stats, 1)
-        stats = life.stats
-        going_on = event(1, counted=1.5)
-        stats.opened(Opened(1, 0.0), lambda _: [going_on])
-        stats.outage_seconds = 1.5
+        life.stats.counted(Counted("path", 1.5))
         await life.record.save()
 
     async def second(life: Life) -> None:
@@ -159,6 +158,101 @@ def test_what_was_open_is_truncated_counts_once_and_its_bounds_reach_to_the_rest
         assert told(life) == [("outage", "truncated"), ("gap", "closed"), ("gap", "closed")]
 
     lives(tmp_path / "j.db", first, second, third)
+
+
+def test_what_was_counted_of_an_open_one_is_as_old_as_the_counters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journals, "SAVE_SECONDS", 1e9)
+
+    async def first(life: Life) -> None:
+        begin(life.stats, 1)
+        life.stats.counted(Counted("path", 0.5))
+        await life.record.save()
+        life.stats.counted(Counted("path", 0.75))
+        begin(life.stats, 2)  # its counters are beside it: they have more of the first than was saved
+        await nothing_more(life)
+
+    async def second(life: Life) -> None:
+        assert life.stats.outages == 2
+        assert life.stats.outage_seconds == pytest.approx(4.0)
+        await life.record.save()
+        assert [item["duration"]["estimate"] for item in life.record.history()[:2]] == [2.0, 2.0]
+
+    lives(tmp_path / "j.db", first, second)
+
+
+def test_an_event_that_came_while_the_counters_were_taken_is_as_they_have_it(tmp_path: Path) -> None:
+    async def first(life: Life) -> None:
+        taking, taken = threading.Event(), threading.Event()
+
+        def snapshot() -> bytes:
+            taking.set()
+            assert taken.wait(30)
+            return life.record.snapshot()
+
+        life.journal.snapshot = snapshot
+        saving = asyncio.create_task(life.record.save())
+        await until(taking.is_set)
+        begin(life.stats, 1)
+        life.stats.counted(Counted("path", 0.5))
+        taken.set()
+        await saving
+
+    async def second(life: Life) -> None:
+        assert life.stats.outages == 1
+        assert life.stats.outage_seconds == pytest.approx(2.0)
+
+    lives(tmp_path / "j.db", first, second)
+
+
+def test_an_estimate_is_not_below_what_was_counted(tmp_path: Path) -> None:
+    async def first(life: Life) -> None:
+        begin(life.stats, 1)
+        life.stats.counted(Counted("path", 2.5))
+        await life.record.save()
+
+    async def second(life: Life) -> None:
+        await life.record.save()
+        length = life.record.history()[0]["duration"]
+        assert length["estimate"] == life.stats.outage_seconds == 2.5
+        assert length["upper"] >= 2.5
+
+    lives(tmp_path / "j.db", first, second)
+
+
+def test_starts_that_end_before_they_can_save_are_one_gap_after_another(tmp_path: Path) -> None:
+    async def begun(life: Life) -> None:
+        life.record.journal = None  # the journal alone goes on: events enter it, counters do not
+        for _ in range(1000):
+            if life.journal.served == life.journal.seq:
+                break
+            await asyncio.sleep(0.005)
+
+    async def last(life: Life) -> None:
+        await life.record.save()
+        gaps = [item for item in life.record.history() if item["kind"] == "gap"]
+        assert len(gaps) == 3
+        assert [gap["end_time"] <= after["start_time"] for gap, after in pairwise(gaps)] == [True, True]
+        assert life.record.gaps["restart"] == pytest.approx(sum(gap["duration"]["estimate"] for gap in gaps))
+
+    async def first(life: Life) -> None:
+        await life.record.save()
+
+    lives(tmp_path / "j.db", first, begun, begun, last)
+
+
+def test_events_without_counters_show_the_restart_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def first(life: Life) -> None:
+        happen(life.stats, 1)
+        await nothing_more(life)
+
+    async def second(life: Life) -> None:
+        await life.record.save()
+        assert told(life) == [("outage", "closed"), ("gap", "closed")]
+
+    monkeypatch.setattr(journals, "SAVE_SECONDS", 1e12)
+    lives(tmp_path / "j.db", first, second)
 
 
 def test_nothing_is_listed_before_the_journal_has_it(tmp_path: Path) -> None:
@@ -243,6 +337,7 @@ def test_a_stream_that_is_no_longer_probed_keeps_its_history(tmp_path: Path) -> 
             ("there", "truncated"),
             ("here", "closed"),
         ]
+        assert len(await record.find(0, 10, {"target": "there", "path": "service"}, cleared=True)) == 1
         await journal.close()
 
     run(second())

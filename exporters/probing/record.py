@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from threading import Lock
 from time import monotonic, time
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from prometheus_client.core import (
 )
 
 from exporters import catalog
-from exporters.api import fits
+from exporters.api import KEY, fits
 from exporters.exposition import Labels, Table
 from exporters.identity import Identity
 from exporters.journal import SAVE_SECONDS, Journal, Row
@@ -85,10 +86,12 @@ class Last(NamedTuple):
 
 
 class SavedStream(msgspec.Struct, array_like=True):
-    """A stream's counters, in the order of COUNTERS."""
+    """A stream's counters, in the order of COUNTERS, and by id what of it was open; `entered`: its last entry's seq."""
 
     counters: list[float]
     last: Last | None = None
+    events: dict[str, SavedEvent] = {}
+    entered: int = 0
 
 
 class SavedShape(msgspec.Struct, array_like=True):
@@ -103,13 +106,15 @@ class SavedShape(msgspec.Struct, array_like=True):
 
 
 class SavedEvent(msgspec.Struct, array_like=True):
-    """An open event as it stood: what it looked like, bounds and estimate, and the seconds of it that were counted."""
+    """An open event as it stood: the seconds of it that were counted, what it looked like and bounds, if that is known.
 
-    kind: str
-    lower: float
-    estimate: float
-    upper: float
+    It is not while the event is being finished.
+    """
+
     counted: float
+    kind: str = ""
+    lower: float = 0.0
+    estimate: float = 0.0
 
 
 class Totals(msgspec.Struct, array_like=True):
@@ -124,7 +129,6 @@ class Saved(msgspec.Struct):
 
     streams: dict[str, SavedStream]
     shapes: list[SavedShape]
-    events: dict[str, SavedEvent]
     lag: list[float]
     skipped: dict[str, int]
     gaps: dict[str, float]
@@ -185,9 +189,12 @@ class Stats:
     peer: dict[str, str] = field(default_factory=dict)
     unfinished: Callable[[float], list[Event]] = lambda _now: []
     last_outage: Last | None = None
+    left_open: dict[str, SavedEvent] = field(default_factory=dict)  # by the process before us
+    entered: int = -1  # the `seq` of our last entry in the history; of the process before us, until we have one
     # Of each event that is not finished: the peer before it, and wall minus monotonic clock when it began. An event may
     # begin while the one before it still waits for its kind.
     _begun: dict[int, tuple[dict[str, str], float]] = field(default_factory=dict)
+    _counted: dict[int, float] = field(default_factory=dict)  # seconds of each of these that are in our counters
     _labels: Labels | None = None
     _ends: tuple[str, str, Labels] | None = None
 
@@ -225,15 +232,24 @@ class Stats:
 
     def opened(self, change: Opened, unfinished: Callable[[float], list[Event]]) -> None:
         """An event began; `unfinished` tells of it, at any time, as it stands then."""
-        self.unfinished = unfinished
-        self._begun[change.number] = self.peer, time() - monotonic()
-        self.record.put(self, change.number, None)
+        with self.record.changing:
+            self.unfinished = unfinished
+            self._begun[change.number] = self.peer, time() - monotonic()
+            self._counted[change.number] = 0.0
+            self.record.put(self, change.number, None)
 
     def counted(self, change: Counted) -> None:
-        self._add(change.ledger, change.seconds)
+        with self.record.changing:
+            self._add(change.ledger, change.seconds)
+            self._counted[max(self._counted)] += change.seconds  # only the newest can be failing still
 
     def finished(self, change: Finished, *, stall_overlap: bool) -> None:
+        with self.record.changing:
+            self._finish(change, stall_overlap=stall_overlap)
+
+    def _finish(self, change: Finished, *, stall_overlap: bool) -> None:
         event = change.event
+        del self._counted[event.number]
         self._add(change.ledger, change.seconds)
         if change.ledger == "path":
             self.outages += 1
@@ -251,7 +267,8 @@ class Stats:
 
     def saved(self) -> SavedStream:
         """What `resume` takes."""
-        return SavedStream([getattr(self, name) for name in COUNTERS], self.last_outage)
+        counters = [getattr(self, name) for name in COUNTERS]
+        return SavedStream(counters, self.last_outage, dict(self._open_events()), max(self.entered, 0))
 
     def resume(self, saved: SavedStream) -> None:
         """Go on from there: what happened since then, by our count, is in it."""
@@ -260,14 +277,20 @@ class Stats:
         for name, then in zip(COUNTERS, saved.counters, strict=True):
             now = getattr(self, name)
             setattr(self, name, max(type(now)(then), now))
+        if saved.entered > self.entered:  # else an account that we have is later
+            self.entered, self.left_open = saved.entered, saved.events
         if saved.last and (self.last_outage is None or saved.last.start >= self.last_outage.start):
             self.last_outage = saved.last
 
-    def open_events(self) -> Iterator[tuple[str, SavedEvent]]:
-        """What is not finished, by id, as it stands; may be asked from another thread."""
-        for event in self.unfinished(monotonic()):
-            known = SavedEvent(event.kind, event.lower, event.estimate, event.upper, event.counted)
-            yield self.event_id(event.number), known
+    def _open_events(self) -> Iterator[tuple[str, SavedEvent]]:
+        """What our counters do not have whole, by id."""
+        if not self._counted:
+            return
+        now = {event.number: event for event in self.unfinished(monotonic())}
+        for number, counted in self._counted.items():
+            event = now.get(number)
+            bounds = () if event is None else (event.kind, event.lower, event.estimate)
+            yield self.event_id(number), SavedEvent(counted, *bounds)
 
     @property
     def labels(self) -> Labels:
@@ -435,6 +458,7 @@ class Record:
         self.cleared_at = 0.0
         self._added = 0
         self.stats: dict[str, Stats] = {}
+        self.changing = Lock()  # held while an event and the counters change, so that both are saved as of one moment
         self._saved = _saved(journal) if journal else None
         for spec in streams:
             self.add(spec)
@@ -484,13 +508,14 @@ class Record:
         """Enter an event, or what became of it; each change gets the next `seq`. None: it is open, ask the stream."""
         self._seq += 1
         now = monotonic()
+        stats.entered = self._seq
         item = stats.item(event, self._seq, state=state, stall_overlap=stall_overlap) if event is not None else None
         self._enter(Entry(self._seq, number, stats, item), stats.event_id(number))
         if self.journal is not None:
             as_it_stands = (stats.item(each, self._seq, state="open") for each in _open(stats, number, now))
             known = item or next(as_it_stands, None)
             if known is not None:
-                self._write(known, stats.spec, Totals(stats.saved(), stats.shape.outages.saved()))
+                self._write(known, Totals(stats.saved(), stats.shape.outages.saved()))
 
     def _enter(self, entry: Entry, key: str) -> None:
         self._items.pop(key, None)
@@ -502,9 +527,10 @@ class Record:
             )
             del self._items[oldest]
 
-    def _write(self, item: dict[str, Any], spec: Spec | None, totals: Totals | None = None) -> None:
+    def _write(self, item: dict[str, Any], totals: Totals | None = None) -> None:
         assert self.journal is not None
-        target, path = (spec.target, spec.path) if spec else ("", "")
+        parts = item["stream"].split("|")
+        target, path = parts[1:3] if len(parts) == len(KEY) else ("", "")
         text, packed = json.dumps(item), msgspec.msgpack.encode(totals) if totals else b""
         place = (item["stream"], target, path)
         self.journal.put(Row(item["seq"], item["id"], item["kind"], item["state"], *place, time(), text, packed))
@@ -547,7 +573,7 @@ class Record:
         self._cleared = self._seq
         if self.journal is not None:
             self._seq += 1
-            self._write(self._own_item("window", "cleared", now, now, self._seq), None)
+            self._write(self._own_item("window", "cleared", now, now, self._seq))
 
     # -- over restarts
 
@@ -559,14 +585,13 @@ class Record:
     async def save_now_and_then(self) -> None:
         """For ever: so that the journal says when we were last alive."""
         while True:
-            await asyncio.sleep(SAVE_SECONDS)
             await self.save()
+            await asyncio.sleep(SAVE_SECONDS)
 
     def snapshot(self) -> bytes:
         """All counters, packed; may be asked from another thread."""
-        everyone = list(self.stats.items())
         saved = Saved(
-            {key: stats.saved() for key, stats in everyone},
+            {key: self._saved_stream(stats) for key, stats in list(self.stats.items())},
             [
                 SavedShape(
                     path,
@@ -578,7 +603,6 @@ class Record:
                 )
                 for (path, protocol), shape in list(self._shapes.items())
             ],
-            {key: event for _, stats in everyone for key, event in stats.open_events()},
             self.lag.saved(),
             dict(self.skipped),
             dict(self.gaps),
@@ -586,13 +610,17 @@ class Record:
         )
         return msgspec.msgpack.encode(saved)
 
+    def _saved_stream(self, stats: Stats) -> SavedStream:
+        with self.changing:
+            return stats.saved()
+
     def _resume(self, journal: Journal) -> None:
         """Go on where the process before us ended: its counters, its history, and what it left open."""
         before = journal.saved()
-        saved = self._saved
-        if saved is not None:
-            self._resume_shared(saved)
-        for row in journal.rows("seq > ? AND length(totals) > 0", (before.seq if before else 0,)):
+        if self._saved is not None:
+            self._resume_shared(self._saved)
+        since = before.seq if before else 0
+        for row in journal.rows("seq > ? AND length(totals) > 0", (since,)):
             self._add_totals(row)
         for row in journal.rows("kind = 'window'", newest=1):
             self._cleared, self.cleared_at = row.seq, row.at
@@ -600,13 +628,17 @@ class Record:
             self._enter(Entry(row.seq, 0, None, json.loads(row.item)), row.id)
         now = time()
         for row in journal.rows("state = 'open'"):
-            self._truncate(row, saved.events.get(row.id) if saved else None, now)
-        if before is not None and now > before.at:
+            self._truncate(row, now)
+        alive = before.at if before else max((row.at for row in journal.rows(newest=1)), default=now)
+        for row in journal.rows("seq > ? AND kind = 'gap'", (since,)):  # told by a process that ended before it saved
+            self.gaps["restart"] += json.loads(row.item)["duration"]["estimate"]
+            alive = max(alive, row.at)
+        if now > alive:
             self._seq += 1
-            self.gaps["restart"] += now - before.at
-            item = self._own_item("gap", "restart", before.at, now, self._seq)
+            item = self._own_item("gap", "restart", alive, now, self._seq)
+            self.gaps["restart"] += item["duration"]["estimate"]
             self._enter(Entry(self._seq, 0, None, item), item["id"])
-            self._write(item, None)
+            self._write(item)
 
     def _resume_shared(self, saved: Saved) -> None:
         self.lag.resume(saved.lag)
@@ -633,23 +665,26 @@ class Record:
         stats.resume(totals.stream)
         stats.shape.outages.resume(totals.outages)
 
-    def _truncate(self, row: Row, known: SavedEvent | None, now: float) -> None:
+    def _truncate(self, row: Row, now: float) -> None:
         """End an event that was open when the process before us ended; it may have lasted until now."""
         self._seq += 1
-        item = json.loads(row.item)
-        if known is not None:
+        item, stats = json.loads(row.item), self.stats.get(row.stream)
+        known = stats.left_open.get(row.id) if stats else None
+        length = item["duration"]
+        if known is not None and known.kind:
             item["kind"] = known.kind
-            item["duration"] |= {"lower": round(known.lower, 6), "estimate": round(known.estimate, 6)}
-        upper = max(now - seconds(item["start"]["earliest"]), item["duration"]["estimate"])
-        item["duration"]["upper"] = round(upper, 6)
-        item |= {"seq": self._seq, "state": "truncated", "duration_sec": round(item["duration"]["estimate"], 2)}
+            length |= {"lower": round(known.lower, 6), "estimate": round(known.estimate, 6)}
+        if known is not None:  # counted seconds never move
+            length["estimate"] = max(length["estimate"], known.counted)
+        length["upper"] = max(round(now - seconds(item["start"]["earliest"]), 6), length["estimate"])
+        item |= {"seq": self._seq, "state": "truncated", "duration_sec": round(length["estimate"], 2)}
         self._enter(Entry(self._seq, 0, None, item), row.id)
-        stats = self.stats.get(row.stream)
         if stats is None:
-            self._write(item, None)
+            self._write(item)
             return
+        stats.entered = self._seq
         stats.truncated(item, known.counted if known else 0.0)
-        self._write(item, stats.spec, Totals(stats.saved(), stats.shape.outages.saved()))
+        self._write(item, Totals(stats.saved(), stats.shape.outages.saved()))
 
     def _own_item(self, kind: str, cause: str, start: float, end: float, seq: int) -> dict[str, Any]:
         """An entry about ourselves, of the same form as all; times are Unix times."""
