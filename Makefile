@@ -40,8 +40,9 @@ generate: .venv/.ready ## write generated files anew
 bench: .venv/.ready ## what it costs, as ratios to what others need on the same machine; into build/bench.json too
 	$(PYTHON_OF) -m tests.bench $(ARGS)
 
-soak: .venv/.ready ## hundreds of interruptions of each kind, by the tests and by calibrate, and ten thousand streams
+soak: .venv/.ready ## hundreds of interruptions of each kind, ten thousand streams, two hundred crashes: hours
 	OVNWATCH_INJECTIONS=100 OVNWATCH_STREAMS=10000 $(PYTEST) -m needs_root $(ARGS)
+	OVNWATCH_KILLS=200 $(PYTEST) tests/test_crash.py -m "not needs_root" $(ARGS)
 	.venv/bin/ovnwatch calibrate --method=relay --injections=300
 	.venv/bin/ovnwatch calibrate --method=namespaces --injections=300
 

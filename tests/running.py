@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -101,3 +101,23 @@ def wait_for(what: Callable[[], object], seconds: float = 30.0, every: float = 0
             return
         time.sleep(every)
     pytest.fail("it did not happen")
+
+
+@contextmanager
+def disk(folder: Path, size: str) -> Iterator[Path]:
+    """A file system of so many bytes, as mount says them; only root can have one."""
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Leave no room in a file system; the file that takes it."""
+    room = os.statvfs(disk)
+    filler = disk / "filler"
+    with suppress(OSError):  # somebody else took some of it meanwhile
+        filler.write_bytes(bytes(room.f_bavail * room.f_frsize))
+    return filler

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from box import run, until
+from running import disk, fill
 
 from exporters import journal as journals
 from exporters.journal import (
@@ -350,20 +351,8 @@ def test_a_folder_that_cannot_be_made_leaves_memory(tmp_path: Path, caplog: pyte
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of half a megabyte."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", folder], check=True)
-    try:
+    with disk(tmp_path / "disk", "512k") as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", folder], check=True)
-
-
-def fill(disk: Path) -> None:
-    """Leave no room in a file system."""
-    room = os.statvfs(disk)
-    (disk / "filler").write_bytes(bytes(room.f_bavail * room.f_frsize))
 
 
 @pytest.mark.needs_root("mount")
@@ -390,7 +379,8 @@ FILLS = """
 import asyncio, os, sys
 from pathlib import Path
 from exporters.journal import Journal
-from test_journal import fill, row
+from running import fill
+from test_journal import row
 
 async def main():
     journal = Journal(Path(sys.argv[1]))
