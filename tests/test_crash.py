@@ -91,8 +91,8 @@ class Reader:
         page = json.loads(text)
         self.journals.add(page["journal"])
         for stream in page["streams"]:
-            if stream["open"]:
-                self.item({**stream["open"], "seq": self.served.get(stream["open"]["id"], (0, ""))[0]})
+            if stream["open"]:  # its seq is not told; another answer may have told its end meanwhile
+                self.served.setdefault(stream["open"]["id"], (0, "open"))
 
     def item(self, item: Mapping[str, Any]) -> None:
         seq, state = self.served.get(item["id"], (0, "open"))
