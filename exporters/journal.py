@@ -168,8 +168,8 @@ class Journal:
             turn = self._begin()
         else:
             turn = self._next = self._next or asyncio.get_running_loop().create_future()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(turn), WAIT_SECONDS)
+        # Not wait_for, which up to Python 3.11 forgets that it was cancelled when what it waits for is done by then.
+        await asyncio.wait([turn], timeout=WAIT_SECONDS)
 
     async def find(
         self, since: int, limit: int, wanted: Mapping[str, str], hidden: int = 0

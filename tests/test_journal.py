@@ -171,6 +171,18 @@ def test_an_event_that_comes_while_the_counters_are_taken_is_in_the_same_transac
     using(tmp_path / "j.db", work)
 
 
+def test_who_is_cancelled_while_a_save_gets_through_is_cancelled(tmp_path: Path) -> None:
+    async def work(journal: Journal) -> None:
+        saving = asyncio.create_task(journal.save())
+        await asyncio.sleep(0)
+        assert journal._turn is not None
+        journal._turn.add_done_callback(lambda _: saving.cancel())
+        await asyncio.wait([saving])
+        assert saving.cancelled()
+
+    using(tmp_path / "j.db", work)
+
+
 def test_numbers_do_not_come_again_when_all_events_are_gone(tmp_path: Path) -> None:
     async def old(journal: Journal) -> None:
         journal.snapshot = lambda: b"counters"
