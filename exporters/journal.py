@@ -204,8 +204,8 @@ class Journal:
             turn = self._turn = loop.create_future()
             if self.trouble:
                 loop.call_later(max(self._tried + RETRY_SECONDS - time.monotonic(), 0), self._start, turn)
-            else:
-                self._start(turn)
+            else:  # soon, so that what is put in one go, as at a start, is in the file whole or not at all
+                loop.call_soon(self._start, turn)
         return self._turn
 
     def _start(self, turn: asyncio.Future[None]) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +167,25 @@ def test_an_event_that_comes_while_the_counters_are_taken_is_in_the_same_transac
         assert saved is not None
         assert saved.seq == 1  # the counters may lack it: those beside it count
         journal.snapshot = bytes
+
+    using(tmp_path / "j.db", work)
+
+
+def test_what_is_put_in_one_go_is_one_transaction(tmp_path: Path) -> None:
+    async def work(journal: Journal) -> None:
+        taken: list[int] = []
+        write = journal._write
+
+        def noted(save: bool) -> tuple[Sequence[Row], str]:
+            taken.append(len(journal._waiting))
+            return write(save)
+
+        journal._write = noted  # type: ignore[method-assign]
+        for seq in range(1, 4):
+            journal.put(row(seq))
+            time.sleep(0.02)  # noqa: ASYNC251 - the thread would have its turn
+        await until(lambda: journal.served == 3)
+        assert taken == [3]
 
     using(tmp_path / "j.db", work)
 
