@@ -66,9 +66,12 @@ def stream(port: int, protocol: str = "tcp", **changes: Any) -> Stream:
 
 
 class Probed(Record):
-    """A record that knows its engine."""
+    """A record that knows its engine; its history has no gaps of ours, for any machine may stall for a second."""
 
     engine: Engine
+
+    def history(self, since: int = 0, limit: int = 200) -> list[dict[str, Any]]:
+        return [item for item in super().history(since, limit) if item["kind"] != "gap"]
 
 
 @contextlib.asynccontextmanager

@@ -6,24 +6,34 @@ import asyncio
 import gc
 import logging
 import ssl
+import threading
 from collections.abc import Sequence
 from math import ceil
-from time import monotonic
+from time import CLOCK_BOOTTIME, clock_gettime, monotonic, time
 
 from exporters.identity import Identity
+from exporters.probing import throttling
+from exporters.probing.clocks import Clock, Steps, Suspensions
 from exporters.probing.connection import Poller
 from exporters.probing.names import Names
 from exporters.probing.protocols import Hello
 from exporters.probing.record import Record
 from exporters.probing.schedule import SLOT, Wheel
-from exporters.probing.stall import Stalls
+from exporters.probing.stall import GAP, Stalls
 from exporters.probing.stream import Link, Stream
+from exporters.probing.watchdog import Watchdog
 from exporters.settings import SOFT_LIMIT, SPARE_DESCRIPTORS, Tls
 from exporters.settings import Stream as Spec
+
+TELL_THROTTLED_EVERY = 60.0  # seconds
 
 log = logging.getLogger(__name__)
 
 EXTRA = 5  # optional connections in a tick, 1000 a second: what is open in a mass outage is answered at once after it
+
+
+def boottime() -> float:
+    return clock_gettime(CLOCK_BOOTTIME)
 
 
 class Engine:
@@ -36,6 +46,9 @@ class Engine:
         record: Record,
         loop: asyncio.AbstractEventLoop,
         descriptors: int = SOFT_LIMIT,
+        *,
+        clock: Clock = boottime,
+        wall: Clock = time,
     ) -> None:
         self._loop = loop
         self._record = record
@@ -43,6 +56,9 @@ class Engine:
         now = monotonic()
         self.wheel = Wheel(now)
         self.stalls = Stalls(now)
+        self._suspensions = Suspensions(monotonic, clock)
+        self._steps = Steps(wall, clock)
+        self._watchdog: Watchdog | None = None
         self._number = 0
         self._extra = 0  # optional connections that this tick may still open
         self._limit = descriptors - SPARE_DESCRIPTORS
@@ -80,6 +96,11 @@ class Engine:
         self.stalls = Stalls(now)
         for stream in self._streams.values():
             stream.start(now)
+        self._record.throttling = throttling.ours()
+        self._record.ticked = lambda: self.stalls.last
+        chores = (self._tell_steps, Quota(self._record), self._record.mark)
+        self._watchdog = Watchdog(self._loop, threading.get_ident(), self._record.ticked, chores)
+        self._watchdog.start()
         self._arm()
 
     def update(self, streams: Sequence[Spec]) -> None:
@@ -105,6 +126,8 @@ class Engine:
         """End all probing; what is undecided becomes unknown."""
         if self._timer is not None:
             self._timer.cancel()
+        if self._watchdog is not None:
+            self._watchdog.stop()
         await self._names.close()
         for stream in self._streams.values():
             stream.stop()
@@ -132,6 +155,8 @@ class Engine:
         now = monotonic()
         self._extra = EXTRA
         self._watch(now)
+        if slept := self._suspensions.ended(now):
+            self._begin_anew(slept)
         calls = self.wheel.due(now)
         if calls:
             self.poller.drain()  # sockets are read before anything is judged
@@ -146,6 +171,18 @@ class Engine:
         if gap:
             self._extra = 0
             self._record.stalled(gap)
+
+    def _begin_anew(self, slept: float) -> None:
+        """The machine was suspended: what was under way says nothing, and connections may be long gone."""
+        log.warning("the machine was suspended for %.1f s; all streams begin anew", slept)
+        self._record.suspended(slept)
+        for stream in self._streams.values():
+            stream.begin_anew(slept)
+
+    def _tell_steps(self, _now: float) -> None:
+        step = self._steps.seen()
+        if step:
+            log.warning("the wall clock was set by %+.3f s; durations are not touched by it", step)
 
     # -- what streams share (Shared)
 
@@ -170,6 +207,26 @@ class Engine:
     def met_itself(self, stream: Stream) -> None:
         log.warning("%s is this very process, and probed no longer", stream.spec.key)
         self._end(stream)
+
+
+class Quota:
+    """Tells, in the watchdog's thread, when the CPU quota of our cgroup stalls us; at most once a minute."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        self._stalled = record.stall_seconds
+        self._throttled = record.gaps["throttled"]
+        self._told = -TELL_THROTTLED_EVERY
+
+    def __call__(self, now: float) -> None:
+        record = self._record
+        stalled, self._stalled = record.stall_seconds > self._stalled, record.stall_seconds
+        if record.throttling is not None and not stalled and now - record.ticked() < GAP:
+            record.throttling.grown()  # in no stall: the next one has no part in it
+        lost = record.gaps["throttled"] - self._throttled
+        if lost and now - self._told >= TELL_THROTTLED_EVERY:
+            self._throttled, self._told = record.gaps["throttled"], now
+            log.warning("stalled for %.2f s by the CPU quota of our cgroup: give us more CPU", lost)
 
 
 def _raise_bug(task: asyncio.Task[None]) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import uuid
+from array import array
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from threading import Lock
@@ -31,12 +33,22 @@ from exporters.identity import Identity
 from exporters.journal import SAVE_SECONDS, Journal, Row
 from exporters.probing.outage import Counted, Event, Finished, Opened
 from exporters.probing.protocols import CAUSES
+from exporters.probing.throttling import Throttling
 from exporters.settings import Stream as Spec
 from exporters.times import seconds
 
-UNKNOWN = ("descriptors", "memory", "ports", "socket", "shutdown")
-SKIPPED = ("late",)
-GAPS = ("stall", "restart")
+UNKNOWN = ("descriptors", "memory", "ports", "socket", "shutdown", "suspended")
+SKIPPED = ("late", "unresolved")
+# Why the exporter as a whole did not observe; no second is in two of them. A stream that cannot be probed by itself (no
+# address yet, no descriptor left) lowers its own coverage.
+GAPS = ("stall", "throttled", "suspended", "restart")
+LISTED = 1.0  # seconds; a shorter gap is counted and not listed
+ALIVE = 1.0  # seconds after the last tick in which streams may pass for observed
+MARK_SECONDS = 10.0
+MARKS = 90  # of them is the window of coverage
+COVERAGE_WINDOW = MARKS * MARK_SECONDS
+MOST_NODES = 10_000  # whose boots are remembered
+MOST_BOOTS = 32  # of one node
 
 log = logging.getLogger(__name__)
 
@@ -195,6 +207,11 @@ class Stats:
     # begin while the one before it still waits for its kind.
     _begun: dict[int, tuple[dict[str, str], float]] = field(default_factory=dict)
     _counted: dict[int, float] = field(default_factory=dict)  # seconds of each of these that are in our counters
+    # For the coverage: when it began and when it was cleared last, and what was observed by then (Record.clock); what
+    # was observed by each mark, round and round.
+    _began: tuple[float, float] | None = None
+    _cleared: tuple[float, float] | None = None
+    _marks: array[float] = field(default_factory=lambda: array("d"))
     _labels: Labels | None = None
     _ends: tuple[str, str, Labels] | None = None
 
@@ -202,6 +219,44 @@ class Stats:
         self.record.lag.observe(max(lag, 0.0))
         if missed:
             self.record.skipped["late"] += missed
+
+    def unresolved(self) -> None:
+        """A grid point came, and the first look-up of the name is still under way."""
+        self.record.skipped["unresolved"] += 1
+
+    def begin(self, now: float) -> None:
+        """It is probed from now on."""
+        if self._began is None:
+            self._began = self.record.clock(now), self.observed_seconds
+            self._marks = array("d", [math.nan]) * (MARKS + 1)
+
+    def mark(self, number: int) -> None:
+        """Remember how much was observed by the mark of that number."""
+        if self._began is not None:
+            self._marks[number % (MARKS + 1)] = self.observed_seconds
+
+    def clear(self, now: float) -> None:
+        if self._began is not None:
+            self._cleared = self.record.clock(now), self.observed_seconds
+
+    def coverage(self, now: float) -> float | None:
+        """The share of the last COVERAGE_WINDOW that was observed, or of the time since it began; None: too early."""
+        if self._began is None:
+            return None
+        at, number = self.record.oldest_mark
+        if at <= self._began[0] or math.isnan(before := self._marks[number % (MARKS + 1)]):
+            return self._share(self._began, now)
+        return self._share((at, before), now)
+
+    def coverage_since(self, now: float) -> float | None:
+        """The same of all the time since it began or the history was cleared."""
+        since = self._cleared or self._began
+        return None if since is None else self._share(since, now)
+
+    def _share(self, since: tuple[float, float], now: float) -> float | None:
+        # The first point may come an interval after the beginning, and the last ones are not decided yet.
+        length = self.record.clock(now) - since[0] - self.spec.interval - self.spec.prompt
+        return None if length <= 0 else min(max(self.observed_seconds - since[1], 0.0) / length, 1.0)
 
     def observed(self, now: float, seconds: float) -> None:
         """The outcome of a grid point was decided."""
@@ -216,11 +271,12 @@ class Stats:
         self.shape.unknown[reason] += probes
 
     def succeeded(self, wall: float, round_trip: float, peer: dict[str, str]) -> None:
+        if peer and peer is not self.peer:  # else it said the same as in its last answer
+            self.record.met(self, peer, wall)
+            self.peer = peer
         self.last_success = wall
         self.round_trip = round_trip
         self.shape.durations.observe(round_trip)
-        if peer:
-            self.peer = peer
 
     def state(self, word: str) -> None:
         """unknown, up, down or frozen."""
@@ -326,6 +382,18 @@ class Stats:
         else:
             self.breaks += 1
 
+    def cut(self, slept: float) -> None:
+        """We slept for so long: what is open may have ended in it, and nothing is known of the target now."""
+        for event in self.unfinished(monotonic()):
+            event = replace(event, upper=event.upper + slept)  # noqa: PLW2901 - the same one, as it is known now
+            lengths = {"lower": event.lower, "estimate": event.estimate, "upper": event.upper}
+            self.truncated({"kind": event.kind, "duration": lengths}, event.counted)
+            self.record.put(self, event.number, event, state="truncated", stall_overlap=True)
+        self.unfinished = lambda _now: []
+        self._begun.clear()
+        self.serial = self.record.next_serial()  # the numbers of events begin anew
+        self.state("unknown")
+
     def _add(self, ledger: str, seconds: float) -> None:
         if ledger == "path":
             self.outage_seconds += seconds
@@ -346,7 +414,9 @@ class Stats:
         return self.now_state != "unknown"
 
     def watching(self, now: float) -> bool:
-        """Was a grid point decided as lately as it should have been?"""
+        """Was a grid point decided as lately as it should have been, and are we not stuck?"""
+        if now - self.record.ticked() > ALIVE:
+            return False
         return bool(self.decided) and now - self.decided < 3 * self.spec.interval + 1.0
 
     def item(self, event: Event, seq: int, *, state: str, stall_overlap: bool = False) -> dict[str, Any]:
@@ -451,6 +521,12 @@ class Record:
         self.skipped = dict.fromkeys(SKIPPED, 0)
         self.gaps = dict.fromkeys(GAPS, 0.0)
         self.stall_seconds = 0.0
+        self.throttling: Throttling | None = None
+        self.ticked: Callable[[], float] = monotonic  # when the loop of the streams was alive last
+        self._slept = 0.0  # seconds, of this run
+        self._marked = (0.0,) * (MARKS + 1)
+        self._mark = 0  # number of the last one
+        self._boots: dict[str, list[str]] = {}  # that each node told
         self._shapes: dict[tuple[str, str], Shape] = {}
         self._seq = journal.seq if journal else 0
         self._items: OrderedDict[str, Entry] = OrderedDict()  # by id
@@ -471,21 +547,88 @@ class Record:
 
     def add(self, spec: Spec) -> None:
         """A stream is probed from now on; its series begin."""
-        self._added += 1
+        serial = self.next_serial()
         shape = self._shapes.get((spec.path, spec.protocol))
         if shape is None:
             shape = Shape(
                 self._histogram("ovnwatch_probe_duration_seconds"), self._histogram("ovnwatch_outage_duration_seconds")
             )
             self._shapes[spec.path, spec.protocol] = shape
-        stats = self.stats[spec.key] = Stats(spec, self, shape, self._added)
+        stats = self.stats[spec.key] = Stats(spec, self, shape, serial)
         if self._saved and spec.key in self._saved.streams:
             stats.resume(self._saved.streams.pop(spec.key))
 
+    def next_serial(self) -> int:
+        self._added += 1
+        return self._added
+
+    # -- what we did not observe
+
     def stalled(self, seconds: float) -> None:
-        """We did not run for so long."""
+        """We did not run for so long; as far as our cgroup was throttled meanwhile, that is why."""
+        throttled = min(self.throttling.grown(), seconds) if self.throttling else 0.0
         self.stall_seconds += seconds
-        self.gaps["stall"] += seconds
+        self.gaps["throttled"] += throttled
+        self.gaps["stall"] += seconds - throttled
+        self._gap_until_now("throttled" if throttled > seconds / 2 else "stall", seconds)
+
+    def suspended(self, seconds: float) -> None:
+        """The machine slept for so long, which the monotonic clock does not know."""
+        self._slept += seconds
+        self.gaps["suspended"] += seconds
+        self._gap_until_now("suspended", seconds)
+
+    def _gap_until_now(self, reason: str, seconds: float) -> None:
+        if seconds > LISTED:
+            now = time()
+            self.gap(reason, now - seconds, now)
+
+    def gap(self, reason: str, start: float, end: float, spec: Spec | None = None) -> None:
+        """List a gap, in Unix times; of one target if `spec` is given, else of all that we observe."""
+        self._seq += 1
+        item = self._own_item("gap", reason, start, end, self._seq)
+        if spec is not None:
+            item |= {"stream": spec.key, "name": spec.target}
+        self._enter(Entry(self._seq, 0, None, item), item["id"])
+        if self.journal is not None:
+            self._write(item, spec)
+
+    def met(self, stats: Stats, peer: Mapping[str, str], wall: float) -> None:
+        """A peer answered that is another one than before, or says other things of itself: did its node boot?"""
+        node, boot = peer.get("node") or peer.get("source", ""), peer.get("boot_id", "")
+        if not node or not boot:
+            return
+        known = self._boots.get(node)
+        if known is None:
+            if len(self._boots) < MOST_NODES:
+                self._boots[node] = [boot]
+        elif boot not in known and len(known) < MOST_BOOTS:  # two nodes of one name would boot for ever
+            known.append(boot)
+            before = stats.peer.get("node") or stats.peer.get("source", "")
+            start = stats.last_success if before == node else wall
+            self.gap("peer_reboot", min(start, wall), wall, stats.spec)
+
+    # -- coverage
+
+    def clock(self, now: float) -> float:
+        """Monotonic time, and what we slept: time that passed for those whom we should observe."""
+        return now + self._slept
+
+    @property
+    def oldest_mark(self) -> tuple[float, int]:
+        """When (see `clock`) the oldest mark of the window was made, and its number; the time is 0 if there is none."""
+        number = self._mark - MARKS + 1
+        return self._marked[number % (MARKS + 1)] if number > 0 else 0.0, number
+
+    def mark(self, now: float) -> None:
+        """Every MARK_SECONDS, from whatever thread: remember what was observed by now. Sooner calls do nothing."""
+        at, number = self.clock(now), self._mark + 1
+        if self._mark and at - self._marked[self._mark % (MARKS + 1)] < MARK_SECONDS:
+            return
+        for stats in list(self.stats.values()):
+            stats.mark(number)
+        self._marked = tuple(at if place == number % (MARKS + 1) else was for place, was in enumerate(self._marked))
+        self._mark = number
 
     def remove(self, key: str) -> None:
         """A stream is probed no longer; its series end. What it saw stays in the history, what is open as truncated."""
@@ -571,6 +714,8 @@ class Record:
         """Set a marker at `now` (Unix time): what ended before is listed no longer. It stays, and so do the numbers."""
         self.cleared_at = now
         self._cleared = self._seq
+        for stats in self.stats.values():
+            stats.clear(monotonic())
         if self.journal is not None:
             self._seq += 1
             self._write(self._own_item("window", "cleared", now, now, self._seq))
@@ -631,14 +776,12 @@ class Record:
             self._truncate(row, now)
         alive = before.at if before else max((row.at for row in journal.rows(newest=1)), default=now)
         for row in journal.rows("seq > ? AND kind = 'gap'", (since,)):  # told by a process that ended before it saved
-            self.gaps["restart"] += json.loads(row.item)["duration"]["estimate"]
+            item = json.loads(row.item)
+            self.gaps[item["cause"]] = self.gaps.get(item["cause"], 0.0) + item["duration"]["estimate"]
             alive = max(alive, row.at)
         if now > alive:
-            self._seq += 1
-            item = self._own_item("gap", "restart", alive, now, self._seq)
-            self.gaps["restart"] += item["duration"]["estimate"]
-            self._enter(Entry(self._seq, 0, None, item), item["id"])
-            self._write(item)
+            self.gaps["restart"] += round(now - alive, 6)
+            self.gap("restart", alive, now)
 
     def _resume_shared(self, saved: Saved) -> None:
         self.lag.resume(saved.lag)
@@ -749,6 +892,10 @@ class Record:
             "since": iso(stats.since),
             "cause": stats.cause,
             "observed": stats.watching(now),
+            "coverage": {
+                "last_15m": _rounded(stats.coverage(now)),
+                "since_start": _rounded(stats.coverage_since(now)),
+            },
             "slow": stats.slow,
             "last_success": iso(stats.last_success) if stats.last_success else None,
             "round_trip_seconds": round(stats.round_trip, 6) if stats.last_success else None,
@@ -818,12 +965,33 @@ class Record:
             gaps.add_metric([source, reason], length)
         stalls = self._family("ovnwatch_stall_seconds_total")
         stalls.add_metric([source], self.stall_seconds)
+        throttled = self._family("ovnwatch_cpu_throttled_seconds_total")
+        counted = self.throttling.seconds() if self.throttling else None
+        if counted is not None:
+            throttled.add_metric([source], counted)
+        coverage = self._family("ovnwatch_coverage_ratio")
+        for path, share in self._least_coverage().items():
+            coverage.add_metric([source, path], share)
         errors = self._family("ovnwatch_journal_errors_total")
         errors.add_metric([source], self.journal.errors if self.journal else 0)
         lag = self.catalog.metric("ovnwatch_schedule_lag_seconds")
         lags = HistogramMetricFamily(lag.name, lag.help, labels=lag.labels)
         lags.add_metric([source], *self.lag.buckets())
-        yield from (skipped, gaps, stalls, errors, lags)
+        yield from (skipped, gaps, stalls, throttled, coverage, errors, lags)
+
+    def _least_coverage(self) -> dict[str, float]:
+        """By path, of the stream that was observed least."""
+        now = monotonic()
+        least: dict[str, float] = {}
+        for stats in list(self.stats.values()):
+            share = stats.coverage(now)
+            if share is not None:
+                least[stats.spec.path] = min(share, least.get(stats.spec.path, 1.0))
+        return least
+
+
+def _rounded(share: float | None) -> float | None:
+    return None if share is None else math.floor(share * 1e6) / 1e6  # never up: all is all
 
 
 def _labels(spec: Spec) -> dict[str, str]:

@@ -17,17 +17,17 @@ REMEMBER = 60.0
 class Stalls:
     """The stalls of this process, from the ticks it is told of. Times are monotonic seconds."""
 
-    __slots__ = ("_last", "_recent", "seconds")
+    __slots__ = ("_recent", "last", "seconds")
 
     def __init__(self, now: float) -> None:
-        self._last = now
+        self.last = now  # tick
         self._recent: deque[tuple[float, float]] = deque()
         self.seconds = 0.0
 
     def tick(self, now: float) -> float:
         """Note a tick; returns the length of the stall that it ended, 0.0 for none."""
-        gap = now - self._last
-        last, self._last = self._last, now
+        last, self.last = self.last, now
+        gap = now - last
         if gap <= GAP:
             return 0.0
         self._recent.append((last, now))

@@ -111,6 +111,23 @@ class Stream:
         interval = self.spec.interval
         self._first_point = first_point(phase(self.spec.key, interval), interval, now)
         self._shared.wheel.every(self._first_point, interval, self._on_point)
+        self.stats.begin(now)
+
+    def begin_anew(self, slept: float) -> None:
+        """After the machine slept for so many seconds: forget what was under way, and whether the target is up."""
+        for link in list(self._links.values()):
+            for probe in link.outstanding.values():
+                probe.decided = True
+            self._drop(link)
+        if self._pending:
+            self.stats.unknown("suspended", len(self._pending))
+        self._pending.clear()
+        self._live = None
+        self._lost_big = False
+        self._wake_filed = 0.0
+        self._late_since = monotonic()
+        self.stats.cut(slept)
+        self._book = Book(self.spec.interval)
 
     def stop(self) -> None:
         """Close everything; what is undecided stays unknown."""
@@ -132,9 +149,11 @@ class Stream:
         self._points += 1 + missed
         self.stats.scheduled(lag, missed)
         if self.address is None:
-            if self.resolve_cause:  # else the first look-up is under way
+            if self.resolve_cause:
                 self.stats.probes += 1
                 self.stats.failed(self.resolve_cause)
+            else:
+                self.stats.unresolved()
         elif self._live is not None and self._live.exchange.ready:
             self._heartbeat(self._live)
         else:
