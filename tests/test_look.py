@@ -52,6 +52,17 @@ def test_what_a_peer_sees_counts_for_the_target_that_leads_to_it() -> None:
     assert together["key"] == "external_down"
 
 
+def test_a_source_that_reaches_nothing_and_is_reached_is_flagged_and_nothing_of_it_is_left_out() -> None:
+    lost = [*streams("node-2", "pod", "down", "node-1"), *streams("node-3", "pod", "down", "node-1")]
+    others = [*streams("node-1", "pod", "up", "node-2"), *streams("node-2", "pod", "up", "node-3")]
+    others += [*streams("node-3", "pod", "up", "node-2"), *streams("node-1", "pod", "up", "node-3")]
+    (found,) = look([*lost, *others], NONE, NONE, TEXTS)
+    assert (found["key"], found["source"], found["target"], found["sure"]) == (
+        "observer_suspect", "node-1", "", "likely",
+    )  # fmt: skip
+    assert found["streams"] == sorted(each.key for each in lost)
+
+
 def test_nothing_that_fails_is_nothing_to_say() -> None:
     assert look(streams("shop", "route", "up"), NONE, NONE, TEXTS) == []
 

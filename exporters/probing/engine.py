@@ -204,6 +204,10 @@ class Engine:
         if len(self._waiting) > 2 * len(self.poller) + 64:  # most are over by now
             self._waiting = {each: owner for each, owner in self._waiting.items() if each.conn.open}
 
+    def look_for_sleep(self) -> None:
+        if slept := self._suspensions.ended(monotonic()):
+            self._begin_anew(slept)
+
     def met_itself(self, stream: Stream) -> None:
         log.warning("%s is this very process, and probed no longer", stream.spec.key)
         self._end(stream)

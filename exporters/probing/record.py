@@ -570,7 +570,10 @@ class Record:
         self.stall_seconds += seconds
         self.gaps["throttled"] += throttled
         self.gaps["stall"] += seconds - throttled
-        self._gap_until_now("throttled" if throttled > seconds / 2 else "stall", seconds)
+        reason = "throttled" if throttled > seconds / 2 else "stall"
+        if seconds > LISTED:
+            log.warning("did not run for %.1f s (%s); nothing was observed meanwhile", seconds, reason)
+        self._gap_until_now(reason, seconds)
 
     def suspended(self, seconds: float) -> None:
         """The machine slept for so long, which the monotonic clock does not know."""

@@ -43,6 +43,9 @@ class Shared(Protocol):
     def waiting(self, stream: Stream, link: Link) -> None:
         """`link` stays open only for late answers: the first to go when descriptors get scarce."""
 
+    def look_for_sleep(self) -> None:
+        """If the machine slept, all streams begin anew."""
+
     def met_itself(self, stream: Stream) -> None:
         """The target turned out to be this very process."""
 
@@ -230,6 +233,9 @@ class Stream:
             self._failed(link, "closed")
 
     def ended(self, conn: Connection, cause: str) -> None:
+        self._shared.look_for_sleep()  # the next tick would tell too late that it slept through this
+        if conn.number not in self._links:
+            return
         link = self._links[conn.number]
         try:
             replies, cause = link.exchange.ended(cause)
