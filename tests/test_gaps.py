@@ -277,6 +277,29 @@ def test_sleep_is_time_that_was_not_observed(monkeypatch: pytest.MonkeyPatch) ->
     assert past.coverage()[0] == pytest.approx(0.5, abs=0.1)  # the window is as long as its marks say
 
 
+@pytest.mark.parametrize(("stall", "missed"), [(0.3, 0), (1.3, 1), (2.0, 2), (2.7, 2), (5.1, 5)])
+def test_what_we_stalled_is_not_observed_whether_it_cost_points_or_not(
+    monkeypatch: pytest.MonkeyPatch, stall: float, missed: int
+) -> None:
+    past = Past(monkeypatch)
+    stats = only(past.record)
+    past.go_on(100)
+    past.record.stalled(stall)
+    past.now += missed
+    stats.scheduled(0.0, missed)
+    past.go_on(100)
+    assert stats.observed_seconds == pytest.approx(200 + missed - stall)
+
+
+def test_a_point_never_stands_for_less_than_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    past = Past(monkeypatch)
+    past.record.stalled(50.0)  # what was under way is decided before the points that were missed are known
+    past.go_on(1)
+    assert only(past.record).observed_seconds == 0.0
+    past.go_on(1)
+    assert only(past.record).observed_seconds == 1.0
+
+
 def test_clearing_begins_the_long_count_anew_and_not_the_recent_one(monkeypatch: pytest.MonkeyPatch) -> None:
     past = Past(monkeypatch)
     past.go_on(400, lambda _: False)

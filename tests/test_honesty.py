@@ -162,6 +162,8 @@ def test_short_stops_all_the_time_are_told_and_are_no_outages(peer: Exporter) ->
     print(f"stopped for {stopped:.3f} of {took:.1f} s ({stopped / took:.0%}), told {found:.3f} s")
     assert found >= SHARE * stopped
     assert blamed(peer) == []
+    for each in streams(peer):
+        assert each["coverage"]["last_15m"] < 1 - 0.5 * stopped / (took + 60), each["stream"]
 
 
 # --- starved

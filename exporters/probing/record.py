@@ -211,6 +211,8 @@ class Stats:
     # was observed by each mark, round and round.
     _began: tuple[float, float] | None = None
     _cleared: tuple[float, float] | None = None
+    _stalled: float = math.inf  # of our stalls, the seconds that were taken off what is observed
+    _missed: int = 0  # grid points since
     _marks: array[float] = field(default_factory=lambda: array("d"))
     _labels: Labels | None = None
     _ends: tuple[str, str, Labels] | None = None
@@ -219,6 +221,7 @@ class Stats:
         self.record.lag.observe(max(lag, 0.0))
         if missed:
             self.record.skipped["late"] += missed
+            self._missed += missed
 
     def unresolved(self) -> None:
         """A grid point came, and the first look-up of the name is still under way."""
@@ -228,6 +231,7 @@ class Stats:
         """It is probed from now on."""
         if self._began is None:
             self._began = self.record.clock(now), self.observed_seconds
+            self._stalled = self.record.stall_seconds
             self._marks = array("d", [math.nan]) * (MARKS + 1)
 
     def mark(self, number: int) -> None:
@@ -259,8 +263,14 @@ class Stats:
         return None if length <= 0 else min(max(self.observed_seconds - since[1], 0.0) / length, 1.0)
 
     def observed(self, now: float, seconds: float) -> None:
-        """The outcome of a grid point was decided."""
+        """The outcome of a grid point was decided, which stands for so many seconds less what we stalled in them."""
         self.decided = now
+        stalled = self.record.stall_seconds
+        if stalled > self._stalled:
+            # Points that were missed are not observed anyhow; no point can stand for less than nothing.
+            seconds -= min(max(stalled - self._stalled - self._missed * seconds, 0.0), seconds)
+            self._stalled = stalled
+            self._missed = 0
         self.observed_seconds += seconds
 
     def failed(self, cause: str) -> None:
