@@ -170,6 +170,36 @@ def test_events_after_a_suspension_are_events_of_their_own() -> None:
     run(scenario())
 
 
+def test_a_wall_clock_that_is_set_is_told_once_and_is_neither_gap_nor_outage(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("exporters.probing.watchdog.EVERY", 0.02)
+    step = [0.0]
+
+    async def scenario() -> None:
+        server = await healthy("tcp")
+        streams = [stream(server.port, prompt=QUICK)]
+        record = Record(streams, OURSELVES)
+        loop = asyncio.get_running_loop()
+        engine = Engine(streams, OURSELVES, record, loop, wall=lambda: time.time() + step[0])
+        engine.start()
+        stats = only(record)
+        await until(lambda: stats.now_state == "up")
+        for seconds in (3600.0, -3600.0):
+            step[0] += seconds
+            await until(lambda wanted=f"set by {seconds:+.1f}": wanted in caplog.text)  # type: ignore[misc]
+        done = successes(stats)
+        await until(lambda: successes(stats) >= done + 10)
+        assert record.gaps["suspended"] == 0.0
+        assert stats.outages == 0
+        assert stats.now_state == "up"
+        await engine.stop()
+        await server.close()
+
+    run(scenario())
+    assert caplog.text.count("the wall clock was set") == 2
+
+
 # --- a peer's node boots
 
 
