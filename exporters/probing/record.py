@@ -601,7 +601,7 @@ class Record:
         self._seq += 1
         item = self._own_item("gap", reason, start, end, self._seq)
         if spec is not None:
-            item |= {"stream": spec.key, "name": spec.target}
+            item |= {"stream": spec.key, "name": spec.shown or spec.target}
         self._enter(Entry(self._seq, 0, None, item), item["id"])
         if self.journal is not None:
             self._write(item, spec)
