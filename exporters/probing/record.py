@@ -604,7 +604,7 @@ class Record:
             item |= {"stream": spec.key, "name": spec.shown or spec.target}
         self._enter(Entry(self._seq, 0, None, item), item["id"])
         if self.journal is not None:
-            self._write(item, spec)
+            self._write(item)
 
     def met(self, stats: Stats, peer: Mapping[str, str], wall: float) -> None:
         """A peer answered that is another one than before, or says other things of itself: did its node boot?"""
@@ -790,7 +790,8 @@ class Record:
         alive = before.at if before else max((row.at for row in journal.rows(newest=1)), default=now)
         for row in journal.rows("seq > ? AND kind = 'gap'", (since,)):  # told by a process that ended before it saved
             item = json.loads(row.item)
-            self.gaps[item["cause"]] = self.gaps.get(item["cause"], 0.0) + item["duration"]["estimate"]
+            if item["cause"] in self.gaps:  # else it is one of a peer
+                self.gaps[item["cause"]] += item["duration"]["estimate"]
             alive = max(alive, row.at)
         if now > alive:
             self.gaps["restart"] += round(now - alive, 6)
