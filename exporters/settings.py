@@ -32,6 +32,7 @@ SPARE_DESCRIPTORS = 64  # listeners, scrapes, journal, log, resolver
 SOFT_LIMIT = 1024  # what a process may open where nobody says otherwise
 MOST_DESCRIPTORS = 1 << 20
 MOST_FOR_SERVERS = 4096
+EXACT = 1e-6  # descriptors: what sums of floats may be wrong by
 
 S = TypeVar("S", bound="Settings")
 
@@ -318,7 +319,7 @@ def fits(streams: Sequence[Stream], limit: int) -> int:
     need = float(SPARE_DESCRIPTORS)
     for index, stream in enumerate(streams):
         need += _descriptors(stream)
-        if ceil(need) > limit:
+        if ceil(need - EXACT) > limit:
             return index
     return len(streams)
 
@@ -344,7 +345,7 @@ def _descriptors(stream: Stream) -> float:
 def _too_many(streams: Sequence[Stream], limit: int | None) -> list[Problem]:
     if limit is None or fits(streams, limit) == len(streams):
         return []
-    need = ceil(sum(map(_descriptors, streams))) + SPARE_DESCRIPTORS
+    need = ceil(sum(map(_descriptors, streams)) - EXACT) + SPARE_DESCRIPTORS
     said = (
         f"{len(streams)} streams need {need} descriptors, probes may have {limit}: {fits(streams, limit)} streams fit"
     )

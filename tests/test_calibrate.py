@@ -146,7 +146,7 @@ def test_http_has_no_established_connection_to_break() -> None:
         (["--fault=flood"], "--fault: want some of refuse"),
         (["--method=relay", "--fault=drop_both"], "--fault: drop_both is not for --method=relay, which has refuse"),
         (["--duration=0"], "--duration: must be from 1 to 86400 seconds: '0'"),
-        (["--duration=nan"], "--duration: must be from"),
+        (["--duration=nan"], "--duration: not a number: 'nan'"),
         (["--injections=-1"], "--injections: want a whole number"),
         (["--interval=0.0001"], "--interval: must be from 0.05 to 2 seconds"),
         (["--interval=0.1234"], "--interval: want whole milliseconds"),

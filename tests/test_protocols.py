@@ -10,7 +10,19 @@ from hypothesis import strategies as st
 from websockets.frames import Close, Frame, Opcode
 from websockets.utils import accept_key
 
-from exporters.probing.protocols import BIG, CAUSES, MOST, PROTOCOLS, BadReplyError, Exchange, Hello, Http, Tcp, Ws
+from exporters.probing.protocols import (
+    BIG,
+    CAUSES,
+    MOST,
+    PROTOCOLS,
+    BadReplyError,
+    Exchange,
+    Hello,
+    Http,
+    Reply,
+    Tcp,
+    Ws,
+)
 
 HELLO = Hello("me", "my-instance", "peer.example", 8080, tls=False)
 PEER = {"instance": "x1", "node": "n", "zone": "z", "source": "s", "boot_id": "b", "address": "10.0.0.7", "pod": "p"}
@@ -223,7 +235,7 @@ def test_tcp_says_who_answered_in_checked_words_only() -> None:
 def test_tcp_an_echo_of_our_own_line_is_an_answer_of_nobody(big: bool) -> None:
     exchange = Tcp(HELLO)
     (reply,) = exchange.feed(exchange.heartbeat(7, big=big))
-    assert reply == (7, {})
+    assert reply == Reply(7, {})
 
 
 @pytest.mark.parametrize("speech", [Tcp, Ws])
@@ -336,7 +348,7 @@ def test_ws_failures(answer: bytes, cause: str, step: int) -> None:
 
 def test_ws_a_goodbye_behind_the_answer_does_not_undo_it() -> None:
     exchange = opened()
-    assert exchange.feed(frame(our_line()) + frame(b"", Opcode.CLOSE)) == [(7, PEER)]
+    assert exchange.feed(frame(our_line()) + frame(b"", Opcode.CLOSE)) == [Reply(7, PEER)]
     assert not exchange.ready
     assert exchange.owed()[:1] == b"\x88"
     assert exchange.ended("closed") == ([], "closed")
@@ -353,7 +365,7 @@ def test_ws_pings_a_server_that_is_no_ovnwatch_and_answers_its_pings() -> None:
     exchange = opened("Server: other")
     ping = exchange.heartbeat(1234, big=True)
     assert ping[:2] == bytes([0x89, 0x80 + 4])  # a masked PING of four bytes: the number
-    assert exchange.feed(frame(b"1234", Opcode.PONG) + frame(our_line(5))) == [(1234, {}), (5, PEER)]
+    assert exchange.feed(frame(b"1234", Opcode.PONG) + frame(our_line(5))) == [Reply(1234, {}), Reply(5, PEER)]
     exchange.feed(frame(b"are you there", Opcode.PING))
     assert exchange.owed()[:2] == bytes([0x8A, 0x80 + 13])
 
@@ -509,3 +521,15 @@ def talk(exchange: Exchange, pieces: list[bytes]) -> str:
     except BadReplyError as error:
         cause: str = error.args[0]
         return cause
+
+
+@pytest.mark.parametrize("told", [1_764_000_000.25, 1_764_000_000])
+def test_a_reply_tells_the_time(told: float) -> None:
+    (reply,) = asked(Tcp(HELLO)).feed(our_line(7, time=told) + b"\n")
+    assert reply.time == told
+
+
+@pytest.mark.parametrize("told", ["noon", -1, 1e300, None])
+def test_a_strange_time_is_none_and_no_failure(told: object) -> None:
+    (reply,) = asked(Tcp(HELLO)).feed(our_line(7, time=told) + b"\n")
+    assert (reply.seq, reply.info, reply.time) == (7, PEER, 0.0)

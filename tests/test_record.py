@@ -29,7 +29,6 @@ NOT_OURS = {  # those of the process, of reloads, of the peer's choice, and of t
     "ovnwatch_peer_heard",
     "ovnwatch_peer_last_heard_timestamp_seconds",
     "ovnwatch_peer_look_failures_total",
-    "ovnwatch_clock_offset_seconds",
 }
 LEDGERS: dict[str, Ledger] = {"outage": "path", "blip": "path", "frozen": "peer", "break": "flow"}
 
@@ -452,6 +451,17 @@ def test_what_is_not_decided_in_time_is_not_observed() -> None:
     made = record()
     the_stream(made).observed(monotonic() - 60, 0.1)
     assert value(made, "ovnwatch_stream_observed") == 0.0
+
+
+def test_a_peers_clock_is_told_by_the_stream_that_knows_best() -> None:
+    made = record(stream(1), stream(2, path="pod"), stream(3, target="silent"))
+    slow, quick, _ = made.stats.values()
+    now = time()
+    slow.succeeded(now, 0.2, {"instance": "i"}, now + 9.0)
+    quick.succeeded(now, 0.002, {"instance": "i"}, now + 9.0)
+    assert value(made, "ovnwatch_clock_offset_seconds", source="here", target="there") == pytest.approx(9.001, abs=1e-4)
+    assert value(made, "ovnwatch_clock_offset_error_seconds", source="here", target="there") == pytest.approx(0.001)
+    assert value(made, "ovnwatch_clock_offset_seconds", source="here", target="silent") is None
 
 
 @pytest.mark.parametrize("name", ['quo"te', "back\\slash", "new\nline", "ünï", "a,b=c}"])

@@ -590,7 +590,7 @@ def test_too_many_streams_for_the_open_files_says_how_many_fit() -> None:
 @given(st.integers(0, 100), st.integers(0, 400))
 def test_what_fits_is_what_the_floor_leaves_room_for(streams: int, limit: int) -> None:
     stream = Stream("s", "t", "service", "http", 4, "t", 80, 0.5, 0.15, 3.0)
-    assert fits([stream] * streams, limit) == max(0, min(streams, int((limit - 64) / 1.3 + 1e-9)))
+    assert fits([stream] * streams, limit) == max(0, min(streams, int((limit - 64) / 1.3 + 1e-6)))
 
 
 def outcome(argv: list[str], environ: Mapping[str, str]) -> PeerSettings | list[str]:

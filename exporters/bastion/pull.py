@@ -165,27 +165,20 @@ class Pull(Collector):
         return results
 
     def collect(self) -> Iterator[Metric]:
-        """Which peers are heard, since when, how their clocks differ, and why looks failed."""
-        heard, last, offset = (
-            self._gauge(name)
-            for name in (
-                "ovnwatch_peer_heard",
-                "ovnwatch_peer_last_heard_timestamp_seconds",
-                "ovnwatch_clock_offset_seconds",
-            )
-        )
+        """Which peers are heard, since when, and why looks failed."""
+        heard = self._gauge("ovnwatch_peer_heard")
+        last = self._gauge("ovnwatch_peer_last_heard_timestamp_seconds")
         for peer in self.known():
             labels = [self._source, peer.name]
             if peer.heard is not None:
                 heard.add_metric(labels, float(peer.heard))
             if peer.last:
                 last.add_metric(labels, peer.last)
-                offset.add_metric(labels, peer.offset)
         failures = self._catalog.metric("ovnwatch_peer_look_failures_total")
         family = CounterMetricFamily(failures.name, failures.help, labels=failures.labels)
         for reason, count in self._failures.items():
             family.add_metric([self._source, reason], count)
-        yield from (heard, last, offset, family)
+        yield from (heard, last, family)
 
     def _gauge(self, name: str) -> GaugeMetricFamily:
         metric = self._catalog.metric(name)

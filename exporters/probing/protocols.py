@@ -59,10 +59,14 @@ class BadReplyError(Exception):
 
 
 class Reply(NamedTuple):
-    """seq: which request it answers; info: what the peer says of itself (checked: short printable strings)."""
+    """seq: which request it answers; info: what the peer says of itself (checked: short printable strings).
+
+    time: what its clock said (Unix time, 0.0 for nothing).
+    """
 
     seq: int
     info: dict[str, str]
+    time: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +117,7 @@ class Told(msgspec.Struct):
     """What is read of a reply's JSON object; no boot_id: it is our own request, echoed unchanged."""
 
     seq: int | None = None
+    time: Annotated[float, msgspec.Meta(ge=0, lt=1e11)] = 0.0
     instance: Word = ""
     node: Word = ""
     zone: Word = ""
@@ -145,7 +150,7 @@ def _salvaged(raw: bytes) -> Told:
         raise BadReplyError("bad_response")
     words = {key: word for key in IDENTITY if isinstance(word := value.get(key), str) and len(word) <= LONGEST}
     seq = value.get("seq")
-    return Told(seq if type(seq) is int else None, **words)
+    return msgspec.convert({**words, "seq": seq if type(seq) is int else None}, Told)
 
 
 def _info(told: Told) -> dict[str, str]:
@@ -221,7 +226,7 @@ def message(line: bytes) -> Reply:
     told = read(line[len(PREFIX) :])
     if told.seq is None:
         raise BadReplyError("bad_response")
-    return Reply(told.seq, _info(told))
+    return Reply(told.seq, _info(told), told.time)
 
 
 def frame_size(data: bytes, at: int = 0) -> int:
@@ -430,11 +435,12 @@ class Http:
     def _reply(self) -> list[Reply]:
         self._message.status_code = int  # the parser holds the message: without this only the collector would free both
         body = b"".join(self._message.body)
-        info = {}
+        info, told = {}, Told()
         if body.startswith(b"{"):
             with suppress(BadReplyError):  # any page is an answer; only ours says who answered
-                info = _info(read(body))
-        return [Reply(self._seq, info)]
+                told = read(body)
+                info = _info(told)
+        return [Reply(self._seq, info, told.time)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
+from math import inf
 from threading import Lock
 from time import monotonic, time
 from typing import Any, NamedTuple
@@ -31,6 +32,7 @@ from exporters.api import KEY, fits
 from exporters.exposition import Labels, Table
 from exporters.identity import Identity
 from exporters.journal import SAVE_SECONDS, Journal, Row
+from exporters.probing.offset import Offset
 from exporters.probing.outage import Counted, Event, Finished, Opened
 from exporters.probing.protocols import CAUSES
 from exporters.probing.throttling import Throttling
@@ -214,6 +216,7 @@ class Stats:
     _stalled: float = math.inf  # of our stalls, the seconds that were taken off what is observed
     _missed: int = 0  # grid points since
     _marks: array[float] = field(default_factory=lambda: array("d"))
+    offset: Offset = field(default_factory=Offset)  # of the peer's clock
     _labels: Labels | None = None
     _ends: tuple[str, str, Labels] | None = None
 
@@ -280,10 +283,15 @@ class Stats:
     def unknown(self, reason: str, probes: int) -> None:
         self.shape.unknown[reason] += probes
 
-    def succeeded(self, wall: float, round_trip: float, peer: dict[str, str]) -> None:
+    def succeeded(self, wall: float, round_trip: float, peer: dict[str, str], told: float = 0.0) -> None:
+        """A prompt answer came at `wall`: what the peer says of itself, and what its clock `told` (0.0: nothing)."""
         if peer and peer is not self.peer:  # else it said the same as in its last answer
             self.record.met(self, peer, wall)
             self.peer = peer
+        if told and peer:
+            moved = self.offset.read(wall, round_trip, told, peer.get("instance", ""))
+            if moved:
+                log.warning("the clock of %s was set by %+.3f s, or ours was", self.spec.target, moved)
         self.last_success = wall
         self.round_trip = round_trip
         self.shape.durations.observe(round_trip)
@@ -934,6 +942,7 @@ class Record:
             metric = self.catalog.metric(name)
             yield Table(name, metric.help, metric.kind, partial(_rows, everyone, read, events, now))
         yield self._info(everyone)
+        yield from self._clocks(everyone)
         yield from self._by_shape()
         yield from self._of_ourselves()
 
@@ -968,6 +977,20 @@ class Record:
         yield failures
         yield unknown
         yield from tables.values()
+
+    def _clocks(self, everyone: Sequence[Stats]) -> Iterator[Metric]:
+        """Of each target that tells its time, by the stream that knows best."""
+        best: dict[str, Offset] = {}
+        for stats in everyone:
+            known = best.get(stats.spec.target)
+            if stats.offset.error < (known.error if known else inf):
+                best[stats.spec.target] = stats.offset
+        offset = self._family("ovnwatch_clock_offset_seconds")
+        error = self._family("ovnwatch_clock_offset_error_seconds")
+        for target, found in best.items():
+            offset.add_metric([self.self_source, target], found.seconds)
+            error.add_metric([self.self_source, target], found.error)
+        yield from (offset, error)
 
     def _of_ourselves(self) -> Iterator[Metric]:
         source = self.self_source

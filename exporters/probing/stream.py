@@ -275,7 +275,7 @@ class Stream:
             self._tell(Late(probe.started, now, link.conn.number, link.conn.resent), now)
         else:
             self._decide(probe)
-            self.stats.succeeded(time(), round_trip, reply.info)
+            self.stats.succeeded(time(), round_trip, reply.info, reply.time)
             if probe.grid:
                 self.stats.observed(now, self.spec.interval)
             if probe.big:
