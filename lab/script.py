@@ -106,7 +106,7 @@ SCENES = (
     ),
     Scene(
         "kill", "all", 0.0, "path", "{what} killed, restarted", "{what} is killed (-9) and started again",
-        "an outage from the kill until {what} listens again; what {what} itself had recorded is gone",
+        "an outage from the kill until {what} listens again; what {what} itself had recorded is there again",
     ),
 )  # fmt: skip
 

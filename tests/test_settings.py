@@ -16,7 +16,7 @@ from exporters.bastion.settings import load_bastion
 from exporters.peer.settings import OPTIONS, PEER, PeerSettings, load_peer
 from exporters.settings import BadInput, Stream, Tls, at_start, fits
 
-ALONE = {"HOSTNAME": "own", "PEERS": "other"}
+ALONE = {"HOSTNAME": "own", "PEERS": "own,other"}
 
 
 def load(
@@ -468,6 +468,13 @@ SOMEBODY_ELSES = {
 )
 def test_a_variable_one_slip_away_from_ours_is_doubted(environ: dict[str, str], doubts: list[str]) -> None:
     assert [": ".join(doubt) for doubt in load_peer([], {**ALONE, **environ}).doubts] == doubts
+
+
+def test_who_is_not_in_the_list_of_all_peers_is_told() -> None:
+    (doubt,) = load_peer([], {"HOSTNAME": "own", "PEERS": "a,b"}).doubts
+    assert doubt.place == "PEERS"
+    assert doubt.message.startswith("none of them is our own name, own:")
+    assert load_peer([], {"HOSTNAME": "own", "PEERS": "a,OWN."}).doubts == ()
 
 
 def test_the_bastion_doubts_nothing_that_is_somebody_elses() -> None:

@@ -71,6 +71,8 @@ class Heard:
         cursor = self._read[peer].cursors.get(journal, 0)
         for item in items:
             cursor = max(cursor, item.seq)
+            if item.kind == "window":
+                continue  # a mark of that peer's own
             known = self._entries.get((journal, item.id))
             if known is None or known.shown["seq"] < item.seq:
                 end = _end(item, offset)

@@ -1,7 +1,7 @@
 """What `ovnwatch peer` is told beside what all exporters that probe share: names of peers, the choice among them."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -57,7 +57,16 @@ def load_peer(argv: Sequence[str], environ: Mapping[str, str], descriptors: int 
     said = read(OPTIONS, PeerFile, argv, environ)
     chosen, not_observed = _chosen(said)
     unnamed = "name peers in PEERS, --peers or the file's `targets:`"
-    return settle(PeerSettings, said, chosen, descriptors, unnamed=unnamed, not_observed=not_observed)
+    settings = settle(PeerSettings, said, chosen, descriptors, unnamed=unnamed, not_observed=not_observed)
+    return replace(settings, doubts=(*settings.doubts, *_stranger(said)))
+
+
+def _stranger(said: Said) -> Iterator[Problem]:
+    """The same list goes to every node: who is not in it may be there by another name, and would probe itself."""
+    peers = said.given["peers"]
+    if peers.value and not {targets.same_name(each) for each in peers.value} & said.own:
+        text = f"none of them is our own name, {said.source}: if one means us, say so with NODE_NAME or --source"
+        yield Problem(peers.place, text)
 
 
 def _chosen(said: Said) -> tuple[list[Entry], tuple[str, ...]]:

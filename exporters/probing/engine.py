@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import logging
 import ssl
@@ -29,6 +30,7 @@ TELL_THROTTLED_EVERY = 60.0  # seconds
 
 log = logging.getLogger(__name__)
 
+SETTLED = 5.0  # seconds after which what only the start needed is given back
 EXTRA = 5  # optional connections in a tick, 1000 a second: what is open in a mass outage is answered at once after it
 
 
@@ -92,6 +94,7 @@ class Engine:
         # What lives as long as we do need not be walked again by every full collection, each a stall of its own.
         gc.collect()
         gc.freeze()
+        self._loop.call_later(SETTLED, _give_back)
         now = monotonic()
         self.stalls = Stalls(now)
         for stream in self._streams.values():
@@ -231,6 +234,13 @@ class Quota:
         if lost and now - self._told >= TELL_THROTTLED_EVERY:
             self._throttled, self._told = record.gaps["throttled"], now
             log.warning("stalled for %.2f s by the CPU quota of our cgroup: give us more CPU", lost)
+
+
+def _give_back() -> None:
+    """What only the start needed goes back to the system: some megabytes. Only the GNU C library keeps it."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _raise_bug(task: asyncio.Task[None]) -> None:

@@ -604,10 +604,16 @@ class Record:
             now = time()
             self.gap(reason, now - seconds, now)
 
-    def gap(self, reason: str, start: float, end: float, spec: Spec | None = None) -> None:
-        """List a gap, in Unix times; of one target if `spec` is given, else of all that we observe."""
+    def gap(self, reason: str, start: float, end: float, spec: Spec | None = None, slack: float = 0.0) -> None:
+        """List a gap, in Unix times; of one target if `spec` is given, else of all that we observe.
+
+        slack: it may have begun by so many seconds later.
+        """
         self._seq += 1
         item = self._own_item("gap", reason, start, end, self._seq)
+        if slack:
+            item["start"]["latest"] = iso(start + slack)
+            item["duration"]["lower"] = round(end - start - slack, 6)
         if spec is not None:
             item |= {"stream": spec.key, "name": spec.shown or spec.target}
         self._enter(Entry(self._seq, 0, None, item), item["id"])
@@ -803,7 +809,7 @@ class Record:
             alive = max(alive, row.at)
         if now > alive:
             self.gaps["restart"] += round(now - alive, 6)
-            self.gap("restart", alive, now)
+            self.gap("restart", alive, now, slack=min(SAVE_SECONDS, now - alive))
 
     def _resume_shared(self, saved: Saved) -> None:
         self.lag.resume(saved.lag)

@@ -184,10 +184,10 @@ def _suspect(mine: Sequence[Seen], toward: Mapping[str, Sequence[Seen]]) -> Hint
 
 
 def _peer_frozen(case: Case) -> Iterator[Hint]:
-    """Connections are made, nobody gets an answer."""
+    """Connections are made, nobody gets an answer; whether it asks others and is answered is another thing."""
     failing = _failing(case.toward)
     silent = all(each.state == "frozen" or each.cause in SILENT for each in failing)
-    if silent and any(each.state == "frozen" for each in failing) and not _works(case.toward + case.away):
+    if silent and any(each.state == "frozen" for each in failing) and not _works(case.toward):
         yield Hint("peer_frozen", failing, (), case.toward)
 
 

@@ -75,12 +75,17 @@ function clock(text) {
 }
 
 function event(item) {
-  const from = item.source === "bastion" ? "Bastion" : item.reporter;
+  const source = item.stream ? item.stream.split("|")[0] : item.name;
+  const from = item.source === "bastion" ? "Bastion" : source || item.reporter;
   const length = item.duration ? `${item.duration.estimate.toFixed(2)} s (${item.duration.lower.toFixed(2)} to ` +
     `${item.duration.upper.toFixed(2)} s)` : `${item.duration_sec} s`;
   const how = item.state === "open" ? `DISCONNECTED, so far ${length}` :
-    item.state === "truncated" ? `DISCONNECTED, end not seen, at least ${length}` : `DISCONNECTED for ${length}`;
+    item.state === "truncated" ? `DISCONNECTED, end not seen, ${length}` : `DISCONNECTED for ${length}`;
   const end = item.state === "closed" ? `, ended ${clock(item.end_time)}` : "";
+  if (item.kind === "gap") {
+    const whose = item.stream ? item.name : from;
+    return el("li", `${whose} was not observed for ${length}: ${item.cause}, from ${clock(item.start_time)}`, "unknown");
+  }
   const text = `[${item.protocol}] ${from} → ${item.name}: ${item.kind === "outage" ? how : `${item.kind}, ${length}`}, ` +
     `started ${clock(item.start_time)}${end}, ${item.cause}`;
   return el("li", text, item.state === "open" ? "error" : "");
