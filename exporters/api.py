@@ -5,18 +5,26 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 from aiohttp import hdrs, web
 
 from exporters.identity import Identity
+from exporters.targets import PathKind
 from exporters.times import iso
 
 ITEMS_PER_TURN = 50
 MAX_ITEMS = 1000
 JOURNAL_HEADER = "Ovnwatch-Journal"
 NDJSON = "application/x-ndjson"
-FILTERS = ("kind", "state", "target", "path")
+KINDS = ("outage", "blip", "break", "frozen", "gap", "phase", "note", "window", "target_change")
+# What chooses entries of the history, and the values it can have; none listed: any.
+FILTERS: Mapping[str, Sequence[str]] = {
+    "kind": KINDS,
+    "state": ("open", "closed", "truncated"),
+    "target": (),
+    "path": tuple(get_args(PathKind)),
+}
 KEY = ("source", "target", "path", "protocol", "family")  # parts of a stream's key
 
 
@@ -61,7 +69,7 @@ def add_book(
         return json_response(text, book.journal_id)
 
     async def history(request: web.Request) -> web.Response:
-        wanted = {name: request.query[name] for name in FILTERS if name in request.query}
+        wanted = {name: word(request, name, known) for name, known in FILTERS.items() if name in request.query}
         if "since" not in request.query:
             items = [item for item in book.history(0, max_history)[::-1] if fits(item, wanted)]
             most = number(request, "limit", max_history, 10**18 - 1, least=1)
@@ -107,6 +115,15 @@ async def _slowly(items: Iterable[Any]) -> AsyncIterator[Any]:
         yield item
         if place % ITEMS_PER_TURN == 0:
             await asyncio.sleep(0)
+
+
+def word(request: web.Request, name: str, known: Sequence[str]) -> str:
+    """Return a word from the query, one of `known` if there are any. Raises 400 that names the parameter."""
+    text = request.query[name]
+    if not known or text in known:
+        return text
+    error = json.dumps({"error": f"{name}: want one of {', '.join(known)}, not {text[:40]!r}"})
+    raise web.HTTPBadRequest(text=error, content_type="application/json")
 
 
 def number(request: web.Request, name: str, default: int, most: int, *, least: int = 0) -> int:

@@ -619,6 +619,59 @@ def test_http_history_with_a_limit_alone_is_the_newest(start: Serve, limit: int,
     assert [item["seq"] for item in json.loads(body)] == wanted
 
 
+def outage(seq: int, target: str, path: str, **changes: Any) -> dict[str, Any]:
+    return {"seq": seq, "kind": "outage", "state": "closed", "stream": f"me|{target}|{path}|tcp|4", **changes}
+
+
+@pytest.mark.parametrize(
+    ("query", "wanted"),
+    [
+        ("", [9, 7, 4, 1]),
+        ("?target=b", [4, 1]),
+        ("?path=pod&state=closed", [4, 1]),
+        ("?kind=gap", [9]),
+        ("?state=open&target=c", [7]),
+        ("?target=nobody", []),
+        ("?path=pod&limit=1", [7]),
+    ],
+)
+def test_http_history_chooses(start: Serve, query: str, wanted: list[int]) -> None:
+    book = Book()
+    book.changes = [
+        outage(1, "b", "pod"),
+        outage(4, "b", "pod"),
+        outage(7, "c", "pod", state="open"),
+        outage(9, "", "", kind="gap", stream=""),
+    ]
+    port = start(serve_http, book).port
+    assert [item["seq"] for item in json.loads(ask(port, f"/history{query}")[2])] == wanted
+    if query and "limit" not in query:
+        ask(port, f"/history{query}&since=0")
+        assert book.wanted == dict(part.split("=") for part in query[1:].split("&"))
+
+
+@pytest.mark.parametrize("query", ["kind=outtage", "state=", "path=pods", "cleared=yes&since=0"])
+def test_http_history_names_what_it_does_not_know(start: Serve, query: str) -> None:
+    status, _, body = ask(start(serve_http, Book()).port, f"/history?{query}")
+    assert status == 400
+    assert json.loads(body)["error"].startswith(query.partition("=")[0] + ": want ")
+
+
+@pytest.mark.parametrize("query", ["", "?since=0"])
+def test_http_history_line_by_line_and_not_twice(start: Serve, query: str) -> None:
+    book = Book()
+    port = start(serve_http, book).port
+    lined = {"Accept": "application/x-ndjson"}
+    status, headers, body = ask(port, f"/history{query}", headers=lined)
+    assert (status, headers["Content-Type"]) == (200, "application/x-ndjson")
+    assert sorted(json.loads(line)["seq"] for line in body.splitlines()) == [3, 5, 8]
+    known = {**lined, "If-None-Match": headers["Etag"]}
+    assert ask(port, f"/history{query}", headers=known)[::2] == (304, "")
+    assert ask(port, f"/history{query}", headers={"If-None-Match": headers["Etag"]})[0] == 200  # another form
+    book.changes.append({"seq": 9, "name": "new"})
+    assert ask(port, f"/history{query}", headers=known)[0] == 200
+
+
 def test_http_status_tells_more_where_there_is_more(start: Serve) -> None:
     port = start(serve_http, Book(), more=lambda: {"not_observed": ("b", "c")}).port
     assert json.loads(ask(port, "/status")[2])["not_observed"] == ["b", "c"]
