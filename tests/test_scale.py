@@ -29,7 +29,7 @@ PROTOCOLS = ("http", "tcp", "ws")
 MANY = int(os.environ.get("OVNWATCH_STREAMS", "1000"))
 CUT = int(os.environ.get("OVNWATCH_STREAMS", "300"))
 ECHOES = (9001, 9002)  # a process each
-MOST_RSS = 64e6  # bytes, of 200 streams
+MOST_RSS = 64 * 2**20  # bytes, of 200 streams: what a limit of 64Mi allows
 OUTAGE = 10.0  # seconds
 WATCHED = 10.0  # seconds in which nothing happens
 
