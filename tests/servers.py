@@ -63,11 +63,11 @@ def make_certificates(folder: Path) -> Certificates:
 
     openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", "key")
     self_signed = ("req", "-x509", "-new", "-key", "key", "-days", "2")
-    openssl(*self_signed, "-subj", "/CN=ca", "-out", "ca.pem")
+    openssl(*self_signed, "-subj", "/CN=ca", "-addext", "keyUsage=critical,keyCertSign", "-out", "ca.pem")
     openssl(*self_signed, "-subj", "/CN=self", "-addext", ours, "-out", "self.pem")
     openssl("req", "-new", "-key", "key", "-subj", "/CN=leaf", "-out", "request")
     for name, days, names in (("good", "2", ours), ("expired", "-1", ours), ("wrong-name", "2", others)):
-        (folder / "names").write_text(names)
+        (folder / "names").write_text(f"{names}\nauthorityKeyIdentifier=keyid\n")  # strict clients want it
         signed = ("-CA", "ca.pem", "-CAkey", "key", "-CAcreateserial", "-days", days, "-extfile", "names")
         openssl("x509", "-req", "-in", "request", *signed, "-out", f"{name}.pem")
     return Certificates(folder)
