@@ -138,6 +138,10 @@ class _Named:
 
     def collect(self) -> Iterable[Metric]:
         for family in self.registry.collect():
+            if isinstance(family, Table):
+                if family.sample_name in self.names:
+                    yield family
+                continue
             samples = [sample for sample in family.samples if sample.name in self.names]
             if samples:
                 kept = Metric(family.name, family.documentation, family.type, family.unit)

@@ -237,7 +237,13 @@ class Quota:
 
 
 def _give_back() -> None:
-    """What only the start needed goes back to the system: some megabytes. Only the GNU C library keeps it."""
+    """What only the start needed goes back to the system, and the connections made by now are left to themselves.
+
+    With 11 000 of them each full collection took 50 to 70 ms. What is given back is some megabytes, which only the GNU
+    C library keeps.
+    """
+    gc.collect()
+    gc.freeze()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
