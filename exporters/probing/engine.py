@@ -30,6 +30,7 @@ TELL_THROTTLED_EVERY = 60.0  # seconds
 
 log = logging.getLogger(__name__)
 
+EXTRA_LATE = 2  # of these after a stall
 SETTLED = 5.0  # seconds after which what only the start needed is given back
 EXTRA = 5  # optional connections in a tick, 1000 a second: what is open in a mass outage is answered at once after it
 
@@ -172,7 +173,7 @@ class Engine:
     def _watch(self, now: float) -> None:
         gap = self.stalls.tick(now)
         if gap:
-            self._extra = 0
+            self._extra = min(self._extra, EXTRA_LATE)
             self._record.stalled(gap)
 
     def _begin_anew(self, slept: float) -> None:
