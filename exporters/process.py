@@ -13,11 +13,12 @@ from typing import Any, Never, Protocol
 
 import uvloop
 
-from exporters import catalog
+from exporters import catalog, logs
 from exporters.exposition import Info
 from exporters.identity import Identity
 from exporters.journal import JournalError
 from exporters.listening import ListenError, Listening
+from exporters.settings import Program, S, at_start
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,22 @@ class End:
     def check(self) -> None:
         if self.bug is not None:
             raise self.bug
+
+
+def main(
+    program: Program[S], argv: Sequence[str], work: Callable[[S, Sequence[str], End], Coroutine[Any, Any, None]]
+) -> int:
+    """Do `work` until SIGTERM or SIGINT, then end the process with 0; with 1 for a port in use or a bug.
+
+    Returns 2 for a bad configuration, 0 when nothing was to be started.
+    """
+    settings = at_start(program, argv, os.environ, sys.stdout, sys.stderr)
+    if isinstance(settings, int):
+        return settings
+    logs.set_up(settings.log_level, settings.log_format)
+    for place, message in settings.doubts:
+        log.warning("%s: %s", place, message)
+    return run(program.command, lambda end: work(settings, argv, end))
 
 
 def run(command: str, work: Callable[[End], Coroutine[Any, Any, None]]) -> Never:

@@ -3,10 +3,9 @@
 import asyncio
 import logging
 import os
-import sys
 from collections.abc import Sequence
 
-from exporters import logs
+from exporters import logs, process
 from exporters.api import add_book
 from exporters.bastion.heard import Heard
 from exporters.bastion.lookout import Lookout
@@ -20,33 +19,22 @@ from exporters.identity import identify
 from exporters.journal import Journal, file_name
 from exporters.probing.engine import Engine
 from exporters.probing.record import Record
-from exporters.process import STOP_SECONDS, End, Server, Tasks, build_info, look_after, run
+from exporters.process import STOP_SECONDS, End, Server, Tasks, build_info, look_after
 from exporters.reloads import Reloads
-from exporters.settings import at_start
 from exporters.web import make_app, serve
 
 log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run until SIGTERM or SIGINT, then end the process with 0; with 1 for a port in use or a bug.
-
-    Returns 2 for a bad configuration, 0 when nothing was to be started.
-    """
-    settings = at_start(BASTION, argv, os.environ, sys.stdout, sys.stderr)
-    if isinstance(settings, int):
-        return settings
-    logs.set_up(settings.log_level, settings.log_format)
-    for place, message in settings.doubts:
-        log.warning("%s: %s", place, message)
-    return run("bastion", lambda end: _run(settings, argv, end))
+    """Run until a signal or a bug ends it; returns the exit code if there was nothing to start (see `process.main`)."""
+    return process.main(BASTION, argv, _run)
 
 
 async def _run(settings: BastionSettings, argv: Sequence[str], end: End) -> None:
     loop = asyncio.get_running_loop()
     identity = identify(settings.source, settings.node, settings.zone)
-    path = settings.journal / file_name("bastion", settings.source) if settings.journal else None
-    journal = Journal(path)
+    journal = Journal(settings.journal and settings.journal / file_name("bastion", settings.source))
     record = Record(settings.streams, identity, settings.max_history, reported_as="bastion", journal=journal)
     engine = Engine(settings.streams, identity, record, loop, settings.descriptors)
     heard = Heard(settings.max_history)

@@ -3,10 +3,9 @@
 import asyncio
 import logging
 import os
-import sys
 from collections.abc import Iterable, Sequence
 
-from exporters import logs
+from exporters import logs, process
 from exporters.echo.servers import max_connections, serve_echoes
 from exporters.exposition import Exposition, make_registry
 from exporters.identity import identify
@@ -15,33 +14,22 @@ from exporters.peer.left_out import LeftOut
 from exporters.peer.settings import PEER, PeerSettings
 from exporters.probing.engine import Engine
 from exporters.probing.record import Record
-from exporters.process import STOP_SECONDS, End, Server, Tasks, build_info, look_after, run
+from exporters.process import STOP_SECONDS, End, Server, Tasks, build_info, look_after
 from exporters.reloads import Reloads
-from exporters.settings import at_start
 from exporters.web import make_app, serve
 
 log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run until SIGTERM or SIGINT, then end the process with 0; with 1 for a port in use or a bug.
-
-    Returns 2 for a bad configuration, 0 when nothing was to be started.
-    """
-    settings = at_start(PEER, argv, os.environ, sys.stdout, sys.stderr)
-    if isinstance(settings, int):
-        return settings
-    logs.set_up(settings.log_level, settings.log_format)
-    for place, message in settings.doubts:
-        log.warning("%s: %s", place, message)
-    return run("peer", lambda end: _run(settings, argv, end))
+    """Run until a signal or a bug ends it; returns the exit code if there was nothing to start (see `process.main`)."""
+    return process.main(PEER, argv, _run)
 
 
 async def _run(settings: PeerSettings, argv: Sequence[str], end: End) -> None:
     loop = asyncio.get_running_loop()
     identity = identify(settings.source, settings.node, settings.zone)
-    path = settings.journal / file_name("peer", settings.source) if settings.journal else None
-    journal = Journal(path)
+    journal = Journal(settings.journal and settings.journal / file_name("peer", settings.source))
     record = Record(settings.streams, identity, settings.max_history, journal=journal)
     engine = Engine(settings.streams, identity, record, loop, settings.descriptors)
 

@@ -131,7 +131,6 @@ class Event:
     causes: dict[str, int]
     grid_points: int
     unconfirmed: bool
-    counted: float = 0.0  # seconds of it that a ledger has already
 
 
 class Opened(NamedTuple):
@@ -470,5 +469,4 @@ def _event(run: Run, kind: Kind, bounds: tuple[float, float, float], *, unconfir
         causes=dict(run.causes),
         grid_points=run.points,
         unconfirmed=unconfirmed,
-        counted=sum(list(run.counted.values())),
     )

@@ -405,7 +405,7 @@ class Stats:
         for event in self.unfinished(monotonic()):
             event = replace(event, upper=event.upper + slept)  # noqa: PLW2901 - the same one, as it is known now
             lengths = {"lower": event.lower, "estimate": event.estimate, "upper": event.upper}
-            self.truncated({"kind": event.kind, "duration": lengths}, event.counted)
+            self.truncated({"kind": event.kind, "duration": lengths}, self._counted[event.number])
             self.record.put(self, event.number, event, state="truncated", stall_overlap=True)
         self.unfinished = lambda _now: []
         self._begun.clear()
