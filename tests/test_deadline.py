@@ -25,8 +25,11 @@ class Quiet:
     def number(self) -> int:
         return 1
 
-    def admit(self, *, optional: bool) -> bool:
-        return not optional
+    def admit(self) -> bool:
+        return True
+
+    def admit_optional(self, stream: Stream) -> bool:
+        return False
 
     def waiting(self, stream: Stream, link: Link) -> None:
         pass
@@ -77,4 +80,4 @@ def test_a_path_that_becomes_slow_for_good_is_learnt() -> None:
 
 
 def test_the_engine_is_what_the_quiet_one_stands_for() -> None:
-    assert {"number", "admit", "waiting", "met_itself"} <= set(dir(Engine))
+    assert {"number", "admit", "admit_optional", "waiting", "met_itself"} <= set(dir(Engine))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporters.probing.stall import GAP, GRACE, REMEMBER, Stalls
+from exporters.probing.stall import GAP, GRACE, MOVES, REMEMBER, Stalls
 
 R = 0.06
 
@@ -119,3 +119,13 @@ def test_a_verdict_never_comes_sooner_nor_without_need(
     assert verdict >= due
     assert (verdict > due) <= book.overlap(started, due)
     assert verdict <= max([due, *(end + R for _, end in spans)])
+
+
+@given(st.floats(0.0, 0.05), st.booleans())
+def test_who_stalls_without_end_gives_a_verdict_all_the_same(due: float, was_written: bool) -> None:
+    """Ticks 20 ms apart for ever, as of a process that has too much to do: each would move the verdict once more."""
+    stalls = Stalls(0.0)
+    for number in range(1, 500):
+        stalls.tick(number * 0.02)
+    moved = GRACE if was_written else R
+    assert stalls.verdict(0.001, 0.001 if was_written else 0.0, due, R) <= due + (MOVES + 1) * (0.02 + moved)

@@ -82,7 +82,9 @@ class Poller:
 
     def drain(self) -> None:
         """Handle every socket that is ready now. Bounded: one pass over at most all of them."""
-        ready = self._epoll.poll(0, max(len(self._handlers), 1))
+        if not self._handlers:
+            return
+        ready = self._epoll.poll(0, len(self._handlers))
         self._round += 1
         for fd, events in ready:
             known = self._handlers.get(fd)

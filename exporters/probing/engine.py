@@ -8,8 +8,8 @@ import gc
 import logging
 import ssl
 import threading
+from collections import OrderedDict, deque
 from collections.abc import Sequence
-from math import ceil
 from time import CLOCK_BOOTTIME, clock_gettime, monotonic, time
 
 from exporters.identity import Identity
@@ -19,9 +19,10 @@ from exporters.probing.connection import Poller
 from exporters.probing.names import Names
 from exporters.probing.protocols import Hello
 from exporters.probing.record import Record
-from exporters.probing.schedule import SLOT, Wheel
+from exporters.probing.schedule import SLOT, Call, Wheel
 from exporters.probing.stall import GAP, Stalls
 from exporters.probing.stream import Link, Stream
+from exporters.probing.ticker import Ticker
 from exporters.probing.watchdog import Watchdog
 from exporters.settings import SOFT_LIMIT, SPARE_DESCRIPTORS, Tls
 from exporters.settings import Stream as Spec
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 
 EXTRA_LATE = 2  # of these after a stall
 SETTLED = 5.0  # seconds after which what only the start needed is given back
+TURN = 0.008  # seconds of judging and sending: with what is read before it less than a stall
+AT_ONCE = 100  # calls between two looks at the clock: a few milliseconds
 EXTRA = 5  # optional connections in a tick, 1000 a second: what is open in a mass outage is answered at once after it
 
 
@@ -64,9 +67,12 @@ class Engine:
         self._watchdog: Watchdog | None = None
         self._number = 0
         self._extra = 0  # optional connections that this tick may still open
+        self._wanting: OrderedDict[Stream, None] = OrderedDict()  # who waits for one
         self._limit = descriptors - SPARE_DESCRIPTORS
         self._waiting: dict[Link, Stream] = {}  # in the order in which they began to wait
-        self._timer: asyncio.TimerHandle | None = None
+        self._ticker: Ticker | None = None
+        self._calls: deque[Call] = deque()  # that are due: verdicts and the like
+        self._points: OrderedDict[Call, None] = OrderedDict()  # grids that wait to be served
         self._names = Names(loop, _raise_bug)
         self._identity = identity
         self._contexts: dict[Tls, ssl.SSLContext] = {}
@@ -105,7 +111,7 @@ class Engine:
         chores = (self._tell_steps, Quota(self._record), self._record.mark)
         self._watchdog = Watchdog(self._loop, threading.get_ident(), self._record.ticked, chores)
         self._watchdog.start()
-        self._arm()
+        self._ticker = Ticker(self._loop, SLOT, self._tick, now)
 
     def update(self, streams: Sequence[Spec]) -> None:
         """Probe these from now on: a stream that is as it was goes on unbroken, one that is not starts anew."""
@@ -128,8 +134,8 @@ class Engine:
 
     async def stop(self) -> None:
         """End all probing; what is undecided becomes unknown."""
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._ticker is not None:
+            self._ticker.close()
         if self._watchdog is not None:
             self._watchdog.stop()
         await self._names.close()
@@ -140,6 +146,7 @@ class Engine:
     def _end(self, stream: Stream) -> None:
         stream.stop()
         self._names.remove(stream)
+        self._wanting.pop(stream, None)
         del self._streams[stream.spec.key]
         self._record.remove(stream.spec.key)
 
@@ -149,26 +156,39 @@ class Engine:
 
     # -- the tick
 
-    def _arm(self) -> None:
-        now = monotonic()
-        following = (int(now / SLOT) + 1) * SLOT
-        # Timers have whole milliseconds; one that came early would come again at once, and again, until its time.
-        self._timer = self._loop.call_later(max(ceil((following - now) * 1e3), 1) / 1e3, self._tick)
-
     def _tick(self) -> None:
         now = monotonic()
         self._extra = EXTRA
         self._watch(now)
         if slept := self._suspensions.ended(now):
             self._begin_anew(slept)
-        calls = self.wheel.due(now)
-        if calls:
+        calls, points = self.wheel.due(now)
+        self._calls += calls
+        if points or self._calls or self._points:
             self.poller.drain()  # sockets are read before anything is judged
             now = monotonic()
             self._watch(now)  # what came while thousands were read was not
-            for call in calls:
-                call(now)
-        self._arm()
+            self._serve(points, now)
+        while self._wanting and not self._points and self._room():
+            self._wanting.popitem(last=False)[0].again(now)
+
+    def _serve(self, points: list[Call], now: float) -> None:
+        """Judge, then send what the grids have due, as much as fits into one turn; the rest goes first in the next one.
+
+        So sockets are read, verdicts given and scrapes answered in time when there is more to probe than we can. A
+        stream waits once: what it misses meanwhile it skips.
+        """
+        calls, until = self._calls, now + TURN
+        while calls and monotonic() < until:
+            for _ in range(min(len(calls), AT_ONCE)):
+                calls.popleft()(now)
+        if not calls and not self._points and len(points) <= AT_ONCE:
+            for point in points:
+                point(now)
+            return
+        self._points.update(dict.fromkeys(points))
+        while self._points and (sending := monotonic()) < until:
+            self._points.popitem(last=False)[0](sending)
 
     def _watch(self, now: float) -> None:
         gap = self.stalls.tick(now)
@@ -194,10 +214,17 @@ class Engine:
         self._number += 1
         return self._number
 
-    def admit(self, *, optional: bool) -> bool:
-        if optional:
-            self._extra -= 1
-            return self._extra >= 0 and len(self.poller) < self._limit - self._floor
+    def _room(self) -> bool:
+        return self._extra > 0 and len(self.poller) < self._limit - self._floor
+
+    def admit_optional(self, stream: Stream) -> bool:
+        if not self._room():
+            self._wanting[stream] = None
+            return False
+        self._extra -= 1
+        return True
+
+    def admit(self) -> bool:
         while len(self.poller) >= self._limit and self._waiting:
             link = next(iter(self._waiting))
             self._waiting.pop(link).expire(link)

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from functools import partial
 from math import inf
 from threading import Lock
-from time import monotonic, time
+from time import monotonic, sleep, time
 from typing import Any, NamedTuple
 
 import msgspec
@@ -44,6 +44,8 @@ SKIPPED = ("late", "unresolved")
 # Why the exporter as a whole did not observe; no second is in two of them. A stream that cannot be probed by itself (no
 # address yet, no descriptor left) lowers its own coverage.
 GAPS = ("stall", "throttled", "suspended", "restart")
+LOT = 25  # streams: a fifth of a millisecond
+PAUSE = 0.001  # seconds
 LISTED = 1.0  # seconds; a shorter gap is counted and not listed
 ALIVE = 1.0  # seconds after the last tick in which streams may pass for observed
 MARK_SECONDS = 10.0
@@ -548,6 +550,7 @@ class Record:
         self._shapes: dict[tuple[str, str], Shape] = {}
         self._seq = journal.seq if journal else 0
         self._items: OrderedDict[str, Entry] = OrderedDict()  # by id
+        self._over: OrderedDict[str, None] = OrderedDict()  # ids of those that are
         self._cleared = 0
         self.cleared_at = 0.0
         self._added = 0
@@ -690,12 +693,15 @@ class Record:
     def _enter(self, entry: Entry, key: str) -> None:
         self._items.pop(key, None)
         self._items[key] = entry
+        self._over.pop(key, None)
+        if entry.item is not None:
+            self._over[key] = None
         while len(self._items) > self.max_history:
             # What is over goes before what is open, the oldest first.
-            oldest = next(
-                (old for old, entry in self._items.items() if entry.item is not None), next(iter(self._items))
-            )
-            del self._items[oldest]
+            if self._over:
+                del self._items[self._over.popitem(last=False)[0]]
+            else:
+                self._items.popitem(last=False)
 
     def _write(self, item: dict[str, Any], totals: Totals | None = None) -> None:
         assert self.journal is not None
@@ -762,8 +768,13 @@ class Record:
 
     def snapshot(self) -> bytes:
         """All counters, packed; may be asked from another thread."""
+        streams = {}
+        for number, (key, stats) in enumerate(list(self.stats.items()), 1):
+            streams[key] = self._saved_stream(stats)
+            if number % LOT == 0:  # each of the loop's system calls in which we compute costs it up to 5 ms
+                sleep(PAUSE)
         saved = Saved(
-            {key: self._saved_stream(stats) for key, stats in list(self.stats.items())},
+            streams,
             [
                 SavedShape(
                     path,

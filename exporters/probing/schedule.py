@@ -89,15 +89,18 @@ class Wheel:
         for number in range(rounds):
             yield ring, ceil((first + number * interval) * PER_SECOND - EXACT) % length
 
-    def due(self, now: float) -> list[Call]:
-        """All calls whose slot has begun by `now`, earliest slot first, those that recur last."""
+    def due(self, now: float) -> tuple[list[Call], list[Call]]:
+        """All calls whose slot has begun by `now`, earliest slot first: those filed once, and those that recur."""
         last = int(now * PER_SECOND)
         begin = self._reached + 1
-        if last < begin:
-            return []
-        self._reached = last
         calls: list[Call] = []
-        if last - begin >= len(self._slots):  # a long sleep: walk the filed slots, not the missed ones
+        recurring: list[Call] = []
+        if last < begin:
+            return calls, recurring
+        self._reached = last
+        if last == begin:  # as nearly always
+            calls = self._slots.pop(last, calls)
+        elif last - begin >= len(self._slots):  # a long sleep: walk the filed slots, not the missed ones
             for slot in sorted(slot for slot in self._slots if slot <= last):
                 calls += self._slots.pop(slot)
         else:
@@ -105,5 +108,5 @@ class Wheel:
                 calls += self._slots.pop(slot, ())
         for length, ring in self._rings.items():
             for slot in range(max(begin, last - length + 1), last + 1):
-                calls += ring.get(slot % length, ())
-        return calls
+                recurring += ring.get(slot % length, ())
+        return calls, recurring

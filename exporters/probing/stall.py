@@ -2,7 +2,8 @@
 
 A tick every 5 ms; two ticks more than 12 ms apart are a stall [g0, g1]. A probe that overlaps one gets its verdict
 later: 10 ms after the stall if its request had been written before (the answer, if it came, waits in the socket), a
-whole prompt limit after it if the stall held up its own connect or write.
+whole prompt limit after it if the stall held up its own connect or write. Not without end: of a connection that needs
+several exchanges each may be held up once.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections import deque
 GAP = 0.012
 GRACE = 0.010
 REMEMBER = 60.0
+MOVES = 8  # of one verdict: sockets are read after each stall, and who has too much to do stalls without end
 
 
 class Stalls:
@@ -43,10 +45,13 @@ class Stalls:
             if stall[1] <= started:
                 break
             since.append(stall)
+        moved = 0
         for begin, end in reversed(since):
-            if begin < due:
+            if begin < due and moved < MOVES:
                 held_up = not wrote or wrote > begin
-                due = max(due, end + (prompt if held_up else GRACE))
+                later = end + (prompt if held_up else GRACE)
+                moved += later > due
+                due = max(due, later)
         return due
 
     def overlap(self, begin: float, end: float) -> bool:

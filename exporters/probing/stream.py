@@ -9,7 +9,9 @@ what they answer late tells when, and of what kind, an outage was.
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic, time
 from typing import Any, Protocol
 
@@ -37,8 +39,14 @@ class Shared(Protocol):
     def number(self) -> int:
         """A number no connection had before."""
 
-    def admit(self, *, optional: bool) -> bool:
-        """May one more connection be opened? Optional ones go first when descriptors get scarce."""
+    def admit(self) -> bool:
+        """May a connection be opened that the grid asks for?"""
+
+    def admit_optional(self, stream: Stream) -> bool:
+        """May one be opened besides? These go first when there is much to do or descriptors get scarce.
+
+        If not, the stream is called `again` when one may.
+        """
 
     def waiting(self, stream: Stream, link: Link) -> None:
         """`link` stays open only for late answers: the first to go when descriptors get scarce."""
@@ -70,9 +78,17 @@ class Link:
     """A connection, what is said on it, and the probes that wait for an answer there."""
 
     conn: Connection
-    exchange: Exchange
+    talk: Callable[[], Exchange]
     outstanding: dict[int, Probe] = field(default_factory=dict)
     first: Probe | None = None  # to be sent when the connection is ready
+    _exchange: Exchange | None = None
+
+    @property
+    def exchange(self) -> Exchange:
+        """Made when it is wanted: of a mass of connections that come to nothing none is."""
+        if self._exchange is None:
+            self._exchange = self.talk()
+        return self._exchange
 
 
 class Stream:
@@ -91,6 +107,7 @@ class Stream:
             self._tls = tls, (spec.tls.server_name or spec.host).removesuffix(".")
         self._shared = shared
         self._speech = PROTOCOLS[spec.protocol]
+        self._talk = partial(self._speech.exchange, hello)
         self._book = Book(spec.interval)
         self._latency = Latency()
         self._last_answer = 0.0
@@ -174,11 +191,8 @@ class Stream:
     def _fresh(self, *, grid: bool) -> None:
         shared = self._shared
         assert self.address is not None
-        if not shared.admit(optional=not grid):
-            if grid:
-                self.stats.unknown("descriptors", 1)
-            else:
-                self._last_fresh = monotonic()  # not again at the very next slot
+        if grid and not shared.admit():
+            self.stats.unknown("descriptors", 1)
             return
         try:
             conn = Connection(shared.poller, self, shared.number(), self.address, self._tls)
@@ -188,7 +202,7 @@ class Stream:
         self._seq += 1
         big = self._lost_big or self._seq % BIG_EVERY == 0
         probe = Probe(conn.started, conn.called, self._seq, grid=grid, fresh=True, clean=True, big=big)
-        link = Link(conn, self._speech.exchange(self._hello), first=probe)
+        link = Link(conn, self._talk, first=probe)
         self._links[conn.number] = link
         self._last_fresh = conn.started
         self._watch(link, probe)
@@ -238,7 +252,7 @@ class Stream:
             return
         link = self._links[conn.number]
         try:
-            replies, cause = link.exchange.ended(cause)
+            replies, cause = link.exchange.ended(cause) if conn.connected else ([], cause)
         except BadReplyError as error:
             replies, cause = [], error.args[0]
         for reply in replies:
@@ -371,6 +385,8 @@ class Stream:
         if self.address is None or self.stopped or not self._book.failing:
             return
         if now - self._last_fresh >= min(RETRY, self.spec.interval):
+            if not self._shared.admit_optional(self):
+                return
             self._fresh(grid=False)
         self._file_retry()
 
@@ -381,6 +397,10 @@ class Stream:
 
     def _on_retry(self, now: float) -> None:
         self._retry_filed = False
+        self.again(now)
+
+    def again(self, now: float) -> None:
+        """Try a fresh connection, unless one has answered meanwhile."""
         if self._live is None:
             self._again(now)
 

@@ -11,6 +11,7 @@ import gc
 import os
 import sys
 import tracemalloc
+from itertools import chain
 from time import monotonic
 
 import uvloop
@@ -75,7 +76,7 @@ def weigh() -> float:
     wheel = Wheel(now)
     idle = [Idle(wheel, number, now) for number in range(STREAMS)]
     for tick in range(int(2 * INTERVAL / SLOT)):
-        for call in wheel.due(now + tick * SLOT):
+        for call in chain(*wheel.due(now + tick * SLOT)):
             call(now + tick * SLOT)
     gc.collect()
     held = tracemalloc.get_traced_memory()[0]
