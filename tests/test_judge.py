@@ -26,12 +26,14 @@ def event(
     detected: float = 10.2,
     unconfirmed: bool = False,
     stream: str = STREAM,
+    probes: int = 3,
 ) -> dict[str, Any]:
     mono = {"start_earliest": start[0], "start_latest": start[1], "end_earliest": end[0], "end_latest": end[1]}
     return {
         "kind": kind,
         "stream": stream,
         "unconfirmed": unconfirmed,
+        "causes": {"response_timeout": probes},
         "mono": mono | {"detected": detected},
         "duration": {"lower": bounds[0], "upper": bounds[1], "estimate": estimate},
     }
@@ -88,6 +90,12 @@ def test_a_split_is_seen_and_not_held() -> None:
 def test_an_open_event_is_seen_and_not_held() -> None:
     (row,) = verdict("path", event(end=(10.9, None), bounds=(0.85, None))).rows
     assert (row.seen, row.held) == (True, False)
+
+
+@pytest.mark.parametrize(("probes", "false"), [(1, 0), (2, 1)])
+def test_one_exchange_that_was_cut_may_look_like_a_frozen_peer(probes: int, false: int) -> None:
+    assert len(verdict("path", event("frozen", probes=probes)).false) == false
+    assert len(verdict("break", event("frozen", probes=probes)).false) == 1
 
 
 @pytest.mark.parametrize(

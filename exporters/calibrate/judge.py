@@ -6,7 +6,8 @@
 2. An injection is seen when an event of the right kind belongs to it: an outage or a blip for a path, `frozen` for a
    frozen peer, `break` for established flows.
 3. Some kinds may stand beside: a break during a cut path, for an established connection is lost in it; and an
-   unconfirmed blip wherever one heartbeat was lost, for nobody can tell. Any other kind is false.
+   unconfirmed blip wherever one heartbeat was lost, for nobody can tell. So may, of a cut path, a frozen peer of one
+   probe: cut between its handshake and its answer. Any other kind is false.
 4. It is held when exactly one event saw it and [lower, upper] is compatible with its duration, which is itself only
    known to within the brackets. The edges hold when both intervals meet theirs.
 5. Of a break only the start is judged: it ends when the prober has a new connection, and that is no truth of ours.
@@ -218,9 +219,15 @@ def _sort(
     beside = tuple(
         event
         for event in others
-        if event["kind"] in BESIDE[expectation] or (event["kind"] == "blip" and event["unconfirmed"])
+        if event["kind"] in BESIDE[expectation]
+        or (event["kind"] == "blip" and event["unconfirmed"])
+        or (expectation == "path" and _cut_within(event))
     )
     return right, beside, tuple(event for event in others if event not in beside)
+
+
+def _cut_within(event: Event) -> bool:
+    return bool(event["kind"] == "frozen" and sum(event["causes"].values()) == 1)
 
 
 def _span(event: Event, edge: str) -> Bracket:
