@@ -36,6 +36,7 @@ prometheus-alertmanager prometheus-alertmanager amtool
 prometheus-blackbox-exporter prometheus-blackbox-exporter
 nftables nft
 iproute2 ip
+faketime faketime
 END
 }
 

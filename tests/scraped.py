@@ -21,6 +21,7 @@ from exporters.peer.settings import OPTIONS
 from lab.children import Child, Children, hold_port, plain_environ
 
 LOCAL = "127.0.0.1"
+RULES = Path(__file__).parents[1] / "alerts" / "rules"
 PROTOCOLS = ("http", "tcp", "ws")
 STREAMS_UP = 9  # a to b by two paths, b to a, three protocols each
 SCRAPE = 1.0  # seconds between two scrapes, and the longest that one may take
@@ -112,7 +113,8 @@ async def start_peer(
 async def start_prometheus(children: Children, port: int, scraped: Sequence[int]) -> None:
     targets = [f"{LOCAL}:{each}" for each in scraped]
     config = {
-        "global": {"scrape_interval": f"{SCRAPE:.0f}s"},
+        "global": {"scrape_interval": f"{SCRAPE:.0f}s", "evaluation_interval": f"{SCRAPE:.0f}s"},
+        "rule_files": [str(RULES / "*.yaml")],
         "scrape_configs": [{"job_name": "ovnwatch", "static_configs": [{"targets": targets}]}],
     }
     path = children.folder / "prometheus.yaml"

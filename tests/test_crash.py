@@ -30,6 +30,8 @@ from exporters.history.items import read, run_of
 from exporters.journal import Row, about, read_only
 from lab.children import Child, Children, hold_port, plain_environ
 
+SOAK = int(os.environ.get("OVNWATCH_INJECTIONS", "20")) >= 100
+FULL = 60.0 if SOAK else 3.0  # seconds for which the disk is full, at least
 KILLS = int(os.environ.get("OVNWATCH_KILLS", "12"))
 SEED = int(os.environ.get("OVNWATCH_SEED", "1"))
 LEDGERS = {"outage": "path", "blip": "path", "frozen": "peer", "break": "flow"}
@@ -39,6 +41,7 @@ SECONDS = {
     "ovnwatch_connection_break_seconds_total",
 }
 FORGETS = ("ovnwatch_journal_errors_total", "ovnwatch_config_", "ovnwatch_journal_events_lost")  # of one process
+FIRING = "ALERTS{alertname='OvnwatchJournalFailing', alertstate='firing'}"
 ROUNDING = 1e-4  # seconds, over some hundred entries told in microseconds
 
 pytestmark = pytest.mark.slow
@@ -177,16 +180,21 @@ class Site:
 
     async def ask(self, expr: str) -> dict[tuple[str, str], float]:
         """What Prometheus says now, by target and protocol."""
+        found = await self.query(expr)
+        return {
+            (each["metric"].get("target", ""), each["metric"].get("protocol", "")): float(each["value"][1])
+            for each in found
+        }
+
+    async def query(self, expr: str) -> list[dict[str, Any]]:
         url = f"http://{LOCAL}:{self.prometheus}/api/v1/query"
         with contextlib.suppress(aiohttp.ClientConnectionError, aiohttp.ContentTypeError):  # it is starting
             async with self.session.post(url, data={"query": expr, "time": time.time()}) as response:
                 answer = await response.json()
             assert answer["status"] == "success", answer
-            return {
-                (each["metric"].get("target", ""), each["metric"].get("protocol", "")): float(each["value"][1])
-                for each in answer["data"]["result"]
-            }
-        return {}
+            found: list[dict[str, Any]] = answer["data"]["result"]
+            return found
+        return []
 
 
 @contextlib.asynccontextmanager
@@ -385,12 +393,14 @@ def test_prometheus_sees_no_counter_fall_and_counts_what_the_journal_says(tmp_pa
     asyncio.run(scenario())
 
 
+@pytest.mark.system("prometheus")
 @pytest.mark.needs_root("mount")
 def test_a_disk_that_is_full_for_a_while_stops_no_probe_and_loses_no_event(tmp_path: Path) -> None:
     async def scenario(disk: Path) -> None:
-        async with site(tmp_path, disk) as made:
+        async with site(tmp_path, disk, prometheus=True) as made:
             child = await made.start()
             await made.until(lambda: well(made))
+            await made.until(lambda: knows(made, "ovnwatch_journal_errors_total == 0"))
             reading = [asyncio.create_task(made.read_on(name)) for name in ("status", "history")]
             stop = asyncio.Event()
             breaking = [
@@ -401,13 +411,16 @@ def test_a_disk_that_is_full_for_a_while_stops_no_probe_and_loses_no_event(tmp_p
             filler = fill(disk)
 
             async def noticed() -> bool:
-                return await errors(made) >= 4 and len(made.reader.served) > events + 3
+                failed = await errors(made) >= 4 and len(made.reader.served) > events + 3
+                return failed and time.monotonic() - begin > FULL and await knows(made, FIRING)
 
             begin, before = time.monotonic(), await probes(made)
             await made.until(noticed)
             after, seconds = await probes(made), time.monotonic() - begin
             # Of three streams, ten a second each, less what an idle moment of a busy machine takes.
             assert after - before > 0.7 * 30 * (seconds - 1.0)
+
+            assert len(await made.query(FIRING)) == 1
 
             filler.unlink()
             await made.until(lambda: said(child, "takes events again"))

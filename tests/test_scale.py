@@ -32,6 +32,9 @@ ECHOES = (9001, 9002)  # a process each
 MOST_RSS = 64 * 2**20  # bytes, of 200 streams: what a limit of 64Mi allows
 OUTAGE = 10.0  # seconds
 WATCHED = 10.0  # seconds in which nothing happens
+STEADY = 910 if MANY >= 10_000 else 91  # streams that keep a connection while memory is watched
+THIRD = 600.0 if MANY >= 10_000 else 6.0  # seconds: one to settle, and two to compare
+SLACK = 2**20  # bytes
 
 pytestmark = pytest.mark.slow
 
@@ -174,6 +177,22 @@ def test_many_streams_are_all_probed(lane: Lane, tmp_path: Path) -> None:
         told(bastion, before, f"{count} streams, all up")
         assert total(bastion, "ovnwatch_probes_total") > probes
         assert unknown(bastion) == {}
+
+
+@pytest.mark.needs_root
+def test_memory_does_not_grow(lane: Lane, tmp_path: Path) -> None:
+    with probing(tmp_path, lane, STEADY) as (bastion, count):
+        before = look(bastion)
+        highest = []
+        for _third in range(3):
+            seen = []
+            for _ in range(30):
+                time.sleep(THIRD / 30)
+                bastion.get("/metrics")
+                seen.append(resident(bastion.process.pid))
+            highest.append(max(seen))
+        told(bastion, before, f"{count} streams for {3 * THIRD:g} s, highest of each third {highest}")
+        assert highest[2] <= 1.02 * highest[1] + SLACK
 
 
 @pytest.mark.needs_root
