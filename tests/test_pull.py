@@ -371,6 +371,18 @@ def test_the_clocks_difference_is_known() -> None:
     run(scenario())
 
 
+@pytest.mark.parametrize(("source", "warned"), [("node-1", True), ("PEER-1", False)])
+def test_a_peer_that_calls_itself_otherwise_is_warned_of(
+    source: str, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with serving(Fake(source=source)) as port, pulling(http(port)) as pull:
+            await until(lambda: pull.peers["peer-1"].heard)
+
+    run(scenario())
+    assert ("peer-1 calls itself node-1" in caplog.text) == warned
+
+
 def test_over_tls_the_certificate_counts(certificates: Certificates) -> None:
     async def scenario() -> None:
         fake = Fake()

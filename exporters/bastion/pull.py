@@ -33,7 +33,7 @@ from exporters.bastion.ways import Rest, Way
 from exporters.probing.engine import client_context
 from exporters.probing.schedule import phase
 from exporters.process import Tasks
-from exporters.targets import Stream, Tls
+from exporters.targets import Stream, Tls, same_name
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +82,13 @@ class Peer:
         self.heard, self.since = heard, time.time()
         if heard:
             log.info("%s is heard by %s", self.name, self.url)
+            names = sorted(self.sources)
+            if same_name(self.name) not in map(same_name, names):
+                log.warning(
+                    "%s calls itself %s: alerts hold what it sees beside what we see only where names are the same",
+                    self.name,
+                    ", ".join(names),
+                )
         else:
             log.warning("%s is not heard by %s: %s", self.name, self.url, self.error)
 
