@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from running import ANY_PORT, Exporter, flags, killed_at_the_end, wait_for
 
+pytestmark = pytest.mark.slow  # processes
+
 PROTOCOLS = ("http", "tcp", "ws")
 WORDS = {"http": "http_port", "tcp": "tcp_port", "ws": "ws_port"}
 TOKEN = "secret"

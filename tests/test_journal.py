@@ -469,6 +469,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 def test_what_was_served_is_there_after_a_sigkill_at_any_moment(tmp_path: Path) -> None:
     path = tmp_path / "j.db"
     for turn in range(8):

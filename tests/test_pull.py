@@ -28,6 +28,8 @@ from exporters.bastion.pull import REASONS, Pull
 from exporters.bastion.told import History, RefusedError, Status
 from exporters.targets import Stream
 
+pytestmark = pytest.mark.slow  # sockets and their time-outs
+
 FRAME = "\r\nConnection: {}\r\nContent-Type: application/json\r\n"
 Answer = Callable[[str], "bytes | Awaitable[bytes]"]
 
