@@ -25,6 +25,8 @@ _PRINTED = {
     "seconds": "humanizeDuration",
     "timestamp": "humanizeTimestamp",
     "ratio": "humanizePercentage",
+    "bytes": "humanize1024",
+    "bit rate": "humanize",
     "count": 'printf "%.0f"',
     "state": 'printf "%.0f"',
     "none": 'printf "%.0f"',

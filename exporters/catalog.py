@@ -27,6 +27,8 @@ UNITS = {
     "seconds": "_seconds",
     "timestamp": "_timestamp_seconds",
     "ratio": "_ratio",
+    "bytes": "_bytes",
+    "bit rate": "_bits_per_second",
     "count": "",
     "state": "",
     "none": "",
@@ -41,7 +43,7 @@ SHORTEST_WINDOW = 120.0  # four scrapes at 30 s
 _SAMPLES = ("_bucket", "_count", "_sum")  # what a histogram adds to its name
 # A bound of a counted sum stands behind the unit: outage_seconds_upper_total.
 _KIND_ENDINGS = {"counter": "(?:_lower|_upper)?_total", "info": "_info"}
-_TELLING = re.compile(r"(_seconds|_timestamp|_ratio|_total|_info|_bucket|_count|_sum)$")
+_TELLING = re.compile(r"(_seconds|_timestamp|_ratio|_bytes|_total|_info|_bucket|_count|_sum)$")
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _DURATION = re.compile(r"(?:\d+(?:ms|[smhdw]))+")
 # What is no metric name in PromQL: strings, matchers, windows, label lists; then words of the language and functions.

@@ -62,7 +62,8 @@ class Labels:
 
     def __init__(self, pairs: Mapping[str, str]) -> None:
         self.pairs = dict(sorted(pairs.items()))
-        self.text = "{" + ",".join(f'{name}="{value.translate(ESCAPED)}"' for name, value in self.pairs.items()) + "}"
+        said = ",".join(f'{name}="{value.translate(ESCAPED)}"' for name, value in self.pairs.items())
+        self.text = f"{{{said}}}" if said else ""
 
 
 class Table(Metric):

@@ -34,27 +34,41 @@ MOST_DESCRIPTORS = 1 << 20
 MOST_FOR_SERVERS = 4096
 EXACT = 1e-6  # descriptors: what sums of floats may be wrong by
 
+B = TypeVar("B", bound="Basics")
 S = TypeVar("S", bound="Settings")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What every exporter that probes needs to know; addresses are (host, port), an empty host means all of them."""
+class Basics:
+    """What every exporter needs to know; addresses are (host, port), an empty host means all of them."""
 
     source: str
     node: str
     zone: str
-    streams: tuple[Stream, ...]
-    listen: Mapping[Protocol, tuple[str, int]]  # without those that are off
     web_listen: tuple[str, int]
     telemetry_path: str
+    log_level: str
+    log_format: str
+    doubts: tuple[Problem, ...]  # what may be a mistake, and is none for sure
+
+    def summary(self) -> str:
+        """What there is to do, in a few words."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings(Basics):
+    """What every exporter that probes needs to know."""
+
+    streams: tuple[Stream, ...]
+    listen: Mapping[Protocol, tuple[str, int]]  # without those that are off
     token: str | None
     max_history: int
     journal: Path | None  # the folder of its file; None: in memory only
-    log_level: str
-    log_format: str
     descriptors: int  # that probes may have
-    doubts: tuple[Problem, ...]  # what may be a mistake, and is none for sure
+
+    def summary(self) -> str:
+        return f"{len(self.streams)} streams"
 
 
 # The file. Texts are read by the option they belong to; targets are checked one by one.
@@ -99,7 +113,7 @@ class JournalKeys(BaseModel):
     path: Echo = None
 
 
-class File(BaseModel):
+class BasicFile(BaseModel):
     """The keys that all files may have."""
 
     model_config = STRICT
@@ -107,9 +121,14 @@ class File(BaseModel):
     source: str | None = None
     node: str | None = None
     zone: str | None = None
-    listen: Listen = Listen()
-    web: Web = Web()
     log: Log = Log()
+
+
+class File(BasicFile):
+    """Those of all that probe."""
+
+    web: Web = Web()
+    listen: Listen = Listen()
     journal: JournalKeys = JournalKeys()
     defaults: Defaults = Defaults()
     targets: list[Any] = []
@@ -134,6 +153,31 @@ _TIMEOUTS = {"http": "HTTP_TIMEOUT", "tcp": "TCP_CONNECT_TIMEOUT", "ws": "WS_OPE
 _ECHOES = {"http": "HTTP", "tcp": "TCP", "ws": "WebSocket"}
 
 
+# fmt: off
+FIRST = (
+    Option("config_file", targets.file_name, "", "--config.file", "", "", "YAML file"),
+    Option("config_check", None, "", "--config.check", "", "", "check the configuration, start nothing"),
+    Option("env_file", targets.file_name, "", "--env-file", "", "",
+           "file of variables, one NAME=value a line; those of the environment win"),
+    Option("source", targets.name, "", "--source", "OVNWATCH_SOURCE", "source", _SOURCE),
+    Option("node", targets.label, "", "--node", "NODE_NAME", "node", "the node we run on"),
+    Option("zone", targets.label, "", "--zone", "OVNWATCH_ZONE", "zone", "the zone we run in"),
+)
+LOGGED = (
+    Option("log_level", options.one_of("debug", "info", "warn", "error"), "info", "--log.level", "", "log.level",
+           "debug, info, warn or error"),
+    Option("log_format", options.one_of("logfmt", "json"), "logfmt", "--log.format", "", "log.format",
+           "logfmt or json"),
+)
+# fmt: on
+
+
+def telemetry(read: Callable[[str], str] = options.web_path) -> Option:
+    """The option that says where the metrics are."""
+    key = "web.telemetry_path"
+    return Option("telemetry_path", read, "/metrics", "--web.telemetry-path", "", key, "path of the metrics")
+
+
 def table(
     own: Sequence[Option],
     web_listen: Option,
@@ -145,19 +189,12 @@ def table(
     echo = "address of the {} echo" + (", or off" if listen is targets.address_or_off else "")
     # fmt: off
     return (
-        Option("config_file", targets.file_name, "", "--config.file", "", "", "YAML file"),
-        Option("config_check", None, "", "--config.check", "", "", "check the configuration, start nothing"),
-        Option("env_file", targets.file_name, "", "--env-file", "", "",
-               "file of variables, one NAME=value a line; those of the environment win"),
-        Option("source", targets.name, "", "--source", "OVNWATCH_SOURCE", "source", _SOURCE),
-        Option("node", targets.label, "", "--node", "NODE_NAME", "node", "the node we run on"),
-        Option("zone", targets.label, "", "--zone", "OVNWATCH_ZONE", "zone", "the zone we run in"),
+        *FIRST,
         *own,
         *(Option(f"listen_{each}", listen, f":{targets.PORTS[each]}", f"--listen.{each}", "", f"listen.{each}",
                  echo.format(_ECHOES[each])) for each in PROTOCOLS),
         web_listen,
-        Option("telemetry_path", telemetry_path, "/metrics", "--web.telemetry-path", "", "web.telemetry_path",
-               "path of the metrics"),
+        telemetry(telemetry_path),
         Option("token_file", targets.file_name, "", "--web.token-file", "", "web.token_file",
                "file with the bearer token that changing requests must carry"),
         Option("token", str, "", "", "OVNWATCH_TOKEN", "",
@@ -172,10 +209,7 @@ def table(
                "folder of the journal, which survives a crash; off: in memory only"),
         Option("reconnect_delay", options.number, "", "", "RECONNECT_DELAY", "",
                "accepted and without effect: a lost connection is replaced at once"),
-        Option("log_level", options.one_of("debug", "info", "warn", "error"), "info", "--log.level", "", "log.level",
-               "debug, info, warn or error"),
-        Option("log_format", options.one_of("logfmt", "json"), "logfmt", "--log.format", "", "log.format",
-               "logfmt or json"),
+        *LOGGED,
     )
     # fmt: on
 
@@ -183,15 +217,15 @@ def table(
 # From all of it to settings.
 
 
-class Program(NamedTuple, Generic[S]):
+class Program(NamedTuple, Generic[B]):
     """An exporter's command, its options, and what makes settings of argv, the environment and a descriptor limit."""
 
     command: str
     options: Sequence[Option]
-    load: Callable[[Sequence[str], Mapping[str, str], int], S]
+    load: Callable[[Sequence[str], Mapping[str, str], int], B]
 
 
-def at_start(program: Program[S], argv: Sequence[str], environ: Mapping[str, str], out: TextIO, err: TextIO) -> S | int:
+def at_start(program: Program[B], argv: Sequence[str], environ: Mapping[str, str], out: TextIO, err: TextIO) -> B | int:
     """The settings, or the exit code when there is nothing to start: after --help, --config.check, or problems (2)."""
     if {"-h", "--help"} & set(argv):
         print(options.help_text(program.options, f"usage: ovnwatch {program.command} [flags]"), file=out)
@@ -204,7 +238,7 @@ def at_start(program: Program[S], argv: Sequence[str], environ: Mapping[str, str
     if "--config.check" in argv:
         for place, message in settings.doubts:
             print(f"warning: {place}: {message}", file=err)
-        print(f"configuration ok: {len(settings.streams)} streams", file=out)
+        print(f"configuration ok: {settings.summary()}", file=out)
         return 0
     return settings
 
@@ -222,7 +256,7 @@ class Said:
     doubts: Sequence[Problem]
 
 
-def read(known: Sequence[Option], model: type[File], argv: Sequence[str], environ: Mapping[str, str]) -> Said:
+def read(known: Sequence[Option], model: type[BasicFile], argv: Sequence[str], environ: Mapping[str, str]) -> Said:
     """What flags, the environment, --env-file and the file --config.file names say; problems are noted, not raised."""
     problems: list[Problem] = []
     flags = dict(options.read_flags(known, argv, problems))
@@ -261,7 +295,7 @@ def settle(
         alone = f"only we ourselves ({said.source}) are named; " if named else ""
         problems.append(Problem("targets", f"nothing to probe: {alone}{unnamed}"))
     listeners = [given["web_listen"], *(given[f"listen_{each}"] for each in PROTOCOLS)]
-    problems += _listening([each for each in listeners if each.value])
+    problems += bad_listeners([each for each in listeners if each.value])
     kept = tuple(filter(keep, streams))
     problems += _too_many(kept, descriptors)
     token = _token(given, said.folder, problems)
@@ -374,7 +408,7 @@ def _document(path: str | None, problems: list[Problem]) -> tuple[Document, Path
         return strictyaml.load("", ""), Path()
 
 
-def _head(document: Document, model: type[File]) -> File:
+def _head(document: Document, model: type[BasicFile]) -> BasicFile:
     """The file but for its targets; each key by itself, so that a bad one hides no problem of another."""
     if not isinstance(document.data, dict):
         return document.check(model, document.data) or model()
@@ -384,7 +418,7 @@ def _head(document: Document, model: type[File]) -> File:
     )
 
 
-def _in_file(document: Document, file: File) -> Callable[[str], Given | None]:
+def _in_file(document: Document, file: BasicFile) -> Callable[[str], Given | None]:
     def value_of(key: str) -> Given | None:
         value: Any = file
         for part in key.split("."):
@@ -432,7 +466,7 @@ def _place(document: Document, index: int, *path: str) -> str:
     return document.place(("targets", index, *path))
 
 
-def _listening(listeners: Sequence[Given]) -> Iterator[Problem]:
+def bad_listeners(listeners: Sequence[Given]) -> Iterator[Problem]:
     """What is wrong with (host, port) pairs to listen on: names that lead nowhere, two that want the same."""
     taken: list[tuple[Given, set[str]]] = []
     for one in listeners:

@@ -50,16 +50,20 @@ def make_app(
     token: str | None = None,
     reload: Reload | None = None,
     settled: Callable[[], Awaitable[None]] | None = None,
+    allow: Callable[[float | None], None] | None = None,
     landing: bool = True,
 ) -> web.Application:
     """Return the application of one exporter, called `name` on its landing page.
 
     `ready` is asked at every request. `reload` returns the problems it met, none when the new
     configuration is in use; without it there is no `/-/reload`. `settled` is awaited before metrics are sent: by then
-    no crash may take back what they say. Without `landing`, `/` is the caller's.
+    no crash may take back what they say. `allow` is told before how many seconds the scraper waits, None if it does not
+    say. Without `landing`, `/` is the caller's.
     """
 
     async def metrics(request: web.Request) -> web.Response:
+        if allow is not None:
+            allow(scrape_seconds(request.headers.get(SCRAPE_TIMEOUT, "")))
         return await _metrics(request, exposition, settled)
 
     async def healthy(_: web.Request) -> web.Response:

@@ -17,6 +17,8 @@ UNITS = {
     "seconds": "s",
     "timestamp": "dateTimeAsIso",
     "ratio": "percentunit",
+    "bytes": "bytes",
+    "bit rate": "bps",
     "count": "short",
     "state": "none",
     "none": "none",
