@@ -1,0 +1,101 @@
+"""`ovnwatch node`: wires settings, the host, collectors and the web side together, and ends them in order."""
+
+import asyncio
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from aiohttp import web
+
+from exporters import catalog, logs
+from exporters.exposition import Exposition, make_registry
+from exporters.identity import identify
+from exporters.node import shown
+from exporters.node.failing import FAILURES
+from exporters.node.host import Host
+from exporters.node.links import Links
+from exporters.node.rpc import Deadline
+from exporters.node.scrape import Scrape
+from exporters.node.settings import NODE, NodeSettings
+from exporters.node.state import state
+from exporters.process import STOP_SECONDS, End, build_info, look_after, run
+from exporters.settings import at_start
+from exporters.web import make_app, serve
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run until SIGTERM or SIGINT, then end the process with 0; with 1 for a port in use or a bug.
+
+    Returns 2 for a bad configuration, 0 when nothing was to be started and after --once.
+    """
+    settings = at_start(NODE, argv, os.environ, sys.stdout, sys.stderr)
+    if isinstance(settings, int):
+        return settings
+    logs.set_up(settings.log_level, settings.log_format)
+    for place, message in settings.doubts:
+        log.warning("%s: %s", place, message)
+    if settings.once:
+        print(once(settings))
+        return 0
+    return run("node", lambda end: _run(settings, end))
+
+
+def make_scrape(settings: NodeSettings) -> Scrape:
+    """The collection that these settings describe, of the network namespace we are in."""
+    host = Host(settings.paths, Links(settings.exclude), settings.every_event, settings.workloads)
+    return Scrape(host, settings.collectors, settings.seconds, catalog.load())
+
+
+def once(settings: NodeSettings) -> str:
+    """One collection, as text."""
+    scrape = make_scrape(settings)
+    collected = scrape.run()
+    families = scrape.tables(collected)
+    failures = {name: each.failure for name, each in collected.items() if each.failure}
+    scrape.close()
+    if settings.output == "json":
+        return json.dumps(shown.document(families, failures), indent=2)
+    if settings.output == "table":
+        return shown.table(families, failures)
+    return shown.text(families).rstrip("\n")
+
+
+async def _run(settings: NodeSettings, end: End) -> None:
+    identity = identify(settings.source, settings.node, settings.zone)
+    scrape = make_scrape(settings)
+    exposition = Exposition(make_registry(build_info(identity), scrape))
+
+    def read() -> str:
+        return json.dumps(state(scrape.host.seen(Deadline(settings.seconds))))
+
+    async def told(_: web.Request) -> web.Response:
+        try:
+            return web.Response(text=await asyncio.to_thread(read), content_type="application/json")
+        except FAILURES as error:
+            return web.Response(status=503, text=f"{error}\n")
+
+    serving = None
+    try:
+        app = make_app(
+            exposition,
+            name=f"ovnwatch node {identity.source}",
+            telemetry_path=settings.telemetry_path,
+            ready=lambda: not end.asked(),
+            allow=scrape.allow,
+        )
+        app.router.add_get("/state", told)
+        serving = await serve(app, *settings.web_listen)
+        log.info("%s is served on port %d", serving.listening.door.name, serving.port)
+        look_after(asyncio.get_running_loop(), [serving])
+        await end.come()
+    finally:
+        async with asyncio.timeout(STOP_SECONDS):
+            if serving is not None:
+                await serving.close()
+        exposition.close()
+        scrape.close()
+        scrape.host.links.close()

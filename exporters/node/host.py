@@ -1,0 +1,198 @@
+"""What collectors read from: this node's files, its links and OVS' sockets. The thin edge of the node exporter."""
+
+import os
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from exporters.node import addresses, bonds, bridges, daemons, processes, rtnl
+from exporters.node.failing import NotCollectedError
+from exporters.node.links import Links, Table
+from exporters.node.netlink import Message, Netlink
+from exporters.node.ovs import interfaces
+from exporters.node.rpc import Deadline
+from exporters.node.rtnl import Address, Route
+from exporters.node.state import Seen, names_with
+from exporters.node.unixctl import Unixctl, pid_of
+
+MOST_TEXT = 1 << 20  # bytes of a file of the kernel's
+LEASES = ("var/lib/NetworkManager", "run/systemd/netif/leases")
+ALL_ADDRESSES, ALL_ROUTES = bytes(rtnl.IFA.size), bytes(rtnl.RTM.size)  # of every family
+CLOCK_TICKS, PAGE = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where the node's files are, as we see them; `ovs` and `ovn` are folders that somebody named."""
+
+    root: Path = Path("/")
+    proc: Path = Path("/proc")
+    sys: Path = Path("/sys")
+    ovs: str | None = None
+    ovn: str | None = None
+    snap_common: str = ""
+
+
+@dataclass(slots=True)
+class Host:
+    """The node, and what collectors keep between two scrapes; no two collectors keep the same thing."""
+
+    paths: Paths
+    links: Links
+    every_event: bool = False
+    workloads: int | None = 20  # None: all
+    interface_sums: interfaces.Sums | None = None
+    events: dict[int, frozenset[str]] = field(default_factory=dict)  # that ovs-vswitchd counts, by its pid
+
+    # Daemons.
+
+    def ovs(self) -> Path:
+        """The folder of OVS' sockets. Raises NotCollectedError where there is none."""
+        return self._folder(daemons.OVS_FOLDERS, daemons.OVS_DAEMONS, self.paths.ovs, "OVS")
+
+    def ovn(self) -> Path:
+        """The folder of OVN's sockets. Raises NotCollectedError where there is none."""
+        return self._folder(daemons.OVN_FOLDERS, daemons.OVN_DAEMONS, self.paths.ovn, "OVN")
+
+    def _folder(self, folders: Collection[str], names: Collection[str], given: str | None, what: str) -> Path:
+        looked = daemons.candidates(folders, given, str(self.paths.root), self.paths.snap_common)
+        found = daemons.choose({each: _listing(Path(each)) for each in looked}, names)
+        if found is None:
+            raise NotCollectedError(f"there is no {what} in {', '.join(looked)}")
+        return Path(found)
+
+    def vswitchd(self, deadline: Deadline) -> Unixctl:
+        """A connection to ovs-vswitchd."""
+        return Unixctl(self.ovs(), "ovs-vswitchd", deadline)
+
+    def usage(self) -> dict[str, processes.Usage | None]:
+        """Each daemon that is or was here; None: it does not run. Raises NotCollectedError where no daemon ever was."""
+        found: dict[str, processes.Usage | None] = {}
+        boot = processes.boot_time(text(self.paths.proc / "stat"))
+        ovs, ovn = self._known(self.ovs), self._known(self.ovn)
+        if not ovs and not ovn:
+            self.ovs()
+        for folder, names, always in ((ovs, daemons.OVS_DAEMONS, True), (ovn, daemons.OVN_DAEMONS, False)):
+            for daemon in names:
+                if folder and (always or (folder / f"{daemon}.pid").exists()):
+                    found[daemon] = self._usage(folder, daemon, boot)
+        return found
+
+    @staticmethod
+    def _known(folder: Callable[[], Path]) -> Path | None:
+        try:
+            return folder()
+        except NotCollectedError:
+            return None
+
+    def _usage(self, folder: Path, daemon: str, boot: float) -> processes.Usage | None:
+        try:
+            process = self.paths.proc / str(pid_of(folder, daemon))
+            usage = processes.parse(text(process / "stat"), boot, CLOCK_TICKS, PAGE)
+        except (NotCollectedError, FileNotFoundError, ProcessLookupError):
+            return None
+        if not processes.is_it(usage, daemons.COMMANDS.get(daemon, daemon)):
+            return None
+        try:
+            files = len(os.listdir(process / "fd"))  # noqa: PTH208 - there may be a hundred thousand
+            most = processes.open_files_limit(text(process / "limits"))
+        except OSError:  # not allowed, or gone meanwhile
+            return usage
+        return usage._replace(files=files, most_files=most)
+
+    # The kernel's network.
+
+    def table(self, deadline: Deadline) -> Table:
+        return self.links.read(deadline).known
+
+    def bonds(self) -> dict[str, bonds.Bond]:
+        folder = self.paths.proc / "net/bonding"
+        return {name: bonds.parse(text(folder / name)) for name in sorted(_listing(folder))}
+
+    def bridges(self, table: Table) -> dict[str, bridges.Bridge]:
+        net = self.paths.sys / "class/net"
+        names = sorted(known.link.name for known in table.values() if known.link.kind == "bridge")
+        found = {}
+        for name in names:
+            ports = net / name / "brif"
+            states = {port: text(ports / port / "state").strip() for port in _listing(ports)}
+            found[name] = bridges.Bridge(texts(net / name / "bridge"), states)
+        return found
+
+    def seen(self, deadline: Deadline) -> Seen:
+        """All that /state tells."""
+        links = self.links.read(deadline)
+        known, net = links.known, self.paths.sys / "class/net"
+        names = [each.link.name for each in known.values()]
+        found = self.bonds()
+        ipv6 = self.paths.proc / "sys/net/ipv6/conf"
+        return Seen(
+            time=time.time(),
+            links=links,
+            reached=self.reached(known, deadline),
+            bonds=found,
+            bond_options={name: texts(net / name / "bonding") for name in found},
+            bridges=self.bridges(known),
+            autoconf=names_with({name: _switch(ipv6 / name / "autoconf") for name in names}),
+            ipv6=(self.paths.proc / "net/if_inet6").exists(),
+            daemons=self._daemons(),
+        )
+
+    def _daemons(self) -> dict[str, processes.Usage | None]:
+        try:
+            return self.usage()
+        except NotCollectedError:  # there are none
+            return {}
+
+    def reached(self, table: Table, deadline: Deadline) -> addresses.Reached:
+        with Netlink() as kernel:
+            ours = [rtnl.address(*_span(each)) for each in kernel.dump(rtnl.RTM_GETADDR, ALL_ADDRESSES, deadline)]
+            routes = [rtnl.route(*_span(each)) for each in kernel.dump(rtnl.RTM_GETROUTE, ALL_ROUTES, deadline)]
+        return self._reached(table, [each for each in ours if each], [each for each in routes if each])
+
+    def _reached(self, table: Table, ours: Sequence[Address], routes: Sequence[Route]) -> addresses.Reached:
+        files = [name for folder in LEASES for name in _listing(self.paths.root / folder)]
+        indexes = {known.link.name: index for index, known in table.items()}
+        try:
+            servers = addresses.nameservers(text(self.paths.root / "etc/resolv.conf"))
+        except FileNotFoundError:
+            servers = []
+        return addresses.Reached(ours, routes, addresses.leases(ours, routes, files, indexes), servers)
+
+
+def _span(message: Message) -> tuple[bytes, int, int]:
+    _, data, start, end = message
+    return data, start, end
+
+
+def _switch(path: Path) -> str:
+    try:
+        return text(path)
+    except OSError:
+        return ""
+
+
+def text(path: Path) -> str:
+    """What a file of the kernel's holds, its beginning if it is long. Raises OSError."""
+    with path.open("rb") as file:
+        return file.read(MOST_TEXT).decode("utf-8", "replace")
+
+
+def texts(folder: Path) -> Mapping[str, str]:
+    """What the readable files of a folder of the kernel's hold, without the end of the line."""
+    found = {}
+    for name in sorted(_listing(folder)):
+        try:
+            found[name] = text(folder / name).strip()
+        except OSError:  # some may only be written to
+            continue
+    return found
+
+
+def _listing(folder: Path) -> list[str]:
+    """Names in a folder; none where it is not there or not ours to read."""
+    try:
+        return os.listdir(folder)  # noqa: PTH208 - names are all we want
+    except OSError:
+        return []

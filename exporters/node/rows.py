@@ -1,0 +1,60 @@
+"""What a collector yields: rows of metrics that stand in the catalogue, which become families of the exposition."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from exporters.catalog import Catalog, Metric
+from exporters.exposition import Labels, Table
+
+
+class Row(NamedTuple):
+    """One value of the metric `name`; label values stand in the order that the catalogue has."""
+
+    name: str
+    labels: tuple[str, ...]
+    value: float
+
+
+class Lot(NamedTuple):
+    """Many values of one metric at once, whose labels were made before: for what a node has thousands of."""
+
+    name: str
+    values: Callable[[], Iterable[tuple[Labels, float]]]
+
+
+Found = Row | Lot
+
+
+@lru_cache(maxsize=50_000)
+def labels_of(names: tuple[str, ...], values: tuple[str, ...]) -> Labels:
+    """The labels of a series, the same object for the same ones."""
+    return Labels(dict(zip(names, values, strict=True)))
+
+
+def tables(found: Iterable[Found], catalog: Catalog) -> list[Table]:
+    """One table for each metric, in the order of their first rows."""
+    rows: dict[str, list[tuple[Labels, float]]] = {}
+    lots: dict[str, Lot] = {}
+    for each in found:
+        if isinstance(each, Lot):
+            lots[each.name] = each
+        else:
+            names = catalog.metric(each.name).labels
+            # + 0, for True is not how a page says 1.
+            rows.setdefault(each.name, []).append((labels_of(names, each.labels), each.value + 0))
+    made = [_table(catalog.metric(name), lot.values) for name, lot in lots.items()]
+    return made + [_table(catalog.metric(name), _giving(of_it)) for name, of_it in rows.items()]
+
+
+def _table(metric: Metric, values: Callable[[], Iterable[tuple[Labels, float]]]) -> Table:
+    return Table(metric.name, metric.help, metric.kind, values)
+
+
+def _giving(rows: Sequence[tuple[Labels, float]]) -> Callable[[], Iterable[tuple[Labels, float]]]:
+    return lambda: rows
+
+
+def named(rows: Mapping[str, float | None], labels: tuple[str, ...] = ()) -> Iterable[Row]:
+    """A row for each metric whose value is known, all with the same labels."""
+    return (Row(name, labels, value) for name, value in rows.items() if value is not None)

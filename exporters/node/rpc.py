@@ -1,0 +1,140 @@
+"""Unix sockets and the JSON-RPC that OVS' daemons speak on them: a question, an answer, bounded in time and bytes."""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from exporters.node.failing import GarbledError, LateError, NotCollectedError
+
+MOST_BYTES = 64 << 20  # of an answer: a hundred thousand interfaces
+CHUNK = 256 * 1024
+LONGEST_NAME = 107  # of a Unix socket, man 7 unix
+
+# A daemon that is being restarted leaves its socket behind, and one that is gone takes it along.
+_GONE = (FileNotFoundError, ConnectionRefusedError)
+
+
+class Deadline:
+    """Until when somebody waits, in seconds from now."""
+
+    def __init__(self, seconds: float) -> None:
+        self.at = time.monotonic() + seconds
+
+    def left(self) -> float:
+        """Seconds left. Raises LateError when there are none."""
+        seconds = self.at - time.monotonic()
+        if seconds <= 0:
+            raise LateError("no answer in time")
+        return seconds
+
+
+class Stream:
+    """A connection to a Unix socket; every call on it ends at the deadline."""
+
+    def __init__(self, path: Path, deadline: Deadline) -> None:
+        self.path = path
+        self.deadline = deadline
+        self.socket = socket.socket(socket.AF_UNIX)
+        try:
+            self.socket.settimeout(deadline.left())
+            _connect(self.socket, path)
+        except _GONE as error:
+            self.socket.close()
+            raise NotCollectedError(f"nobody listens on {path}") from error
+        except TimeoutError as error:
+            self.socket.close()
+            raise LateError(f"{path} lets nobody in") from error
+        except OSError:
+            self.socket.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.socket.close()
+
+    def send(self, data: bytes) -> None:
+        """Send all of it. Raises LateError, or OSError where the other side is gone."""
+        self.socket.settimeout(self.deadline.left())
+        try:
+            self.socket.sendall(data)
+        except TimeoutError as error:
+            raise LateError(f"{self.path} does not read") from error
+
+    def receive(self, most: int = CHUNK) -> bytes:
+        """Return what comes next. Raises LateError, or NotCollectedError at the end of the connection."""
+        self.socket.settimeout(self.deadline.left())
+        try:
+            data = self.socket.recv(most)
+        except TimeoutError as error:
+            raise LateError(f"{self.path} does not answer") from error
+        if not data:
+            raise NotCollectedError(f"{self.path} hung up")
+        return data
+
+
+def _connect(sock: socket.socket, path: Path) -> None:
+    name = str(path)
+    if len(os.fsencode(name)) <= LONGEST_NAME:
+        sock.connect(name)
+        return
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        sock.connect(f"/proc/self/fd/{folder}/{path.name}")
+    finally:
+        os.close(folder)
+
+
+class JsonRpc(Stream):
+    """A connection on which both sides send JSON objects with nothing between them."""
+
+    def __init__(self, path: Path, deadline: Deadline) -> None:
+        super().__init__(path, deadline)
+        self._rest = b""
+
+    def ask(self, method: str, params: Sequence[Any]) -> tuple[Any, Any]:
+        """Return (error, result) of a call; who asks us for a sign of life in between gets one.
+
+        Raises GarbledError for what is no answer, LateError, NotCollectedError, OSError.
+        """
+        self.send(json.dumps({"method": method, "params": list(params), "id": 0}).encode())
+        while True:
+            said = self._object()
+            if said.get("method") == "echo":
+                self.send(json.dumps({"result": said.get("params"), "error": None, "id": said.get("id")}).encode())
+            elif "method" not in said:
+                if said.get("id") != 0 or not {"result", "error"} & said.keys():
+                    raise GarbledError(f"{self.path} answers what was not asked")
+                return said.get("error"), said.get("result")
+
+    def _object(self) -> dict[str, Any]:
+        parts, size = [self._rest], len(self._rest)
+        while True:
+            # Most pieces of a long answer end elsewhere, and to try each would take the square of its length.
+            if parts[-1].rstrip().endswith(b"}") and (found := self._first(b"".join(parts))) is not None:
+                return found
+            if size > MOST_BYTES:
+                raise GarbledError(f"{self.path} answers more than {MOST_BYTES >> 20} MiB")
+            parts.append(self.receive())
+            size += len(parts[-1])
+
+    def _first(self, data: bytes) -> dict[str, Any] | None:
+        """The first object of the data, None where it is not whole yet; the rest is kept."""
+        text = data.decode("utf-8", "replace").lstrip()
+        if not text.startswith("{"):
+            raise GarbledError(f"{self.path} does not speak JSON-RPC")
+        try:
+            found, end = json.JSONDecoder().raw_decode(text)
+        except json.JSONDecodeError:
+            return None
+        except RecursionError as error:
+            raise GarbledError(f"{self.path} nests its answer too deep") from error
+        self._rest = text[end:].encode()
+        assert isinstance(found, dict)
+        return found

@@ -1,0 +1,36 @@
+"""What ovs-appctl does, without it: commands to a daemon's control socket, whose name the pid file tells."""
+
+import re
+from pathlib import Path
+
+from exporters.node.failing import GarbledError, NotCollectedError, RefusedError
+from exporters.node.rpc import Deadline, JsonRpc
+
+
+def pid_of(folder: Path, daemon: str) -> int:
+    """The process id in a daemon's pid file. Raises NotCollectedError where there is none, or no number in it."""
+    path = folder / f"{daemon}.pid"
+    try:
+        text = path.read_text(encoding="ascii", errors="replace")[:64]
+    except FileNotFoundError as error:
+        raise NotCollectedError(f"{daemon} does not run: there is no {path}") from error
+    if not re.fullmatch(r"[1-9][0-9]{0,9}\s*", text, re.ASCII):
+        raise NotCollectedError(f"{path} holds no process id")
+    return int(text)
+
+
+class Unixctl(JsonRpc):
+    """A connection to a daemon's control socket. The pid file is read anew for each, for a restart changes it."""
+
+    def __init__(self, folder: Path, daemon: str, deadline: Deadline) -> None:
+        self.pid = pid_of(folder, daemon)
+        super().__init__(folder / f"{daemon}.{self.pid}.ctl", deadline)
+
+    def run(self, command: str, *arguments: str) -> str:
+        """Return what a command prints. Raises RefusedError with what the daemon says against it."""
+        error, result = self.ask(command, arguments)
+        if error is not None:
+            raise RefusedError(f"{command}: {str(error).strip()[:200]}")
+        if not isinstance(result, str):
+            raise GarbledError(f"{command}: the answer is no text")
+        return result
