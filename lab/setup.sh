@@ -37,6 +37,10 @@ prometheus-blackbox-exporter prometheus-blackbox-exporter
 nftables nft
 iproute2 ip
 faketime faketime
+ethtool ethtool
+openvswitch-switch ovsdb-server ovs-vswitchd ovs-vsctl
+ovn-central ovn-northd
+ovn-host ovn-controller
 END
 }
 
