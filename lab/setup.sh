@@ -34,6 +34,7 @@ missing() {
 prometheus prometheus promtool
 prometheus-alertmanager prometheus-alertmanager amtool
 prometheus-blackbox-exporter prometheus-blackbox-exporter
+prometheus-node-exporter prometheus-node-exporter
 nftables nft
 iproute2 ip
 faketime faketime

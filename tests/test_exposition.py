@@ -3,15 +3,32 @@
 import asyncio
 import gzip
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from on_loop import Loop, running_loop
-from prometheus_client import Counter
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.registry import Collector
 
-from exporters.exposition import MAX_RENDERINGS, BusyError, Exposition, Info, accepts_gzip, make_registry
+from exporters.exposition import (
+    MAX_RENDERINGS,
+    BusyError,
+    Exposition,
+    Info,
+    Labels,
+    Table,
+    accepts_gzip,
+    encoded,
+    make_registry,
+)
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
 
@@ -162,3 +179,74 @@ def test_a_collectors_bug_reaches_the_scrape(on: Loop) -> None:
     registry.register(Broken())
     with pytest.raises(LookupError, match="a bug"):
         on(Exposition(registry).render())
+
+
+class Families(Collector):
+    """Families that are there already."""
+
+    def __init__(self, *families: Metric) -> None:
+        self.families = families
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> list[Metric]:
+        return list(self.families)
+
+
+KINDS: dict[str, tuple[str, Callable[..., Any]]] = {
+    "counter": ("big_things_total", CounterMetricFamily),
+    "gauge": ("big_things", GaugeMetricFamily),
+    "info": ("big_things_info", InfoMetricFamily),
+}
+# What a page escapes, and what it does not.
+ODD = ['"', "\\", "\n", "\\n", "}", "{", ",", "=", ""]
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=8) | st.sampled_from(ODD)
+# Beyond 2**53 a Table is exact, and prometheus_client is not.
+VALUES = st.integers(0, 2**53) | st.floats(0, allow_nan=False) | st.sampled_from([1e-9, 1e22, 0.1, 5e-324])
+Rows = dict[tuple[str, str], float]
+
+
+def both(kind: str, rows: Rows, help_text: str) -> tuple[Metric, Metric]:
+    """A Table, and prometheus_client's own family of the same series."""
+    name, family_class = KINDS[kind]
+    own = family_class(name.removesuffix("_info"), help_text, labels=["a", "b"])
+    for (a, b), value in rows.items():
+        own.add_metric([a, b], {} if kind == "info" else value)
+    given = [(Labels({"a": a, "b": b}), 1 if kind == "info" else value) for (a, b), value in rows.items()]
+    return Table(name, help_text, kind, lambda: given), own
+
+
+def parsed(page: bytes, form: str) -> list[Metric]:
+    """The families of a page: a number may be written in two ways."""
+    return list((parse_openmetrics if form else parse_text)(page.decode()))
+
+
+@given(st.sampled_from(sorted(KINDS)), st.dictionaries(st.tuples(TEXTS, TEXTS), VALUES, max_size=6), TEXTS)
+def test_a_tables_page_is_the_page_of_prometheus_clients_own_families(kind: str, rows: Rows, help_text: str) -> None:
+    for form in ("", OPENMETRICS):
+        encode = choose_encoder(form)[0]
+        ours, theirs = (encoded(Families(family), encode) for family in both(kind, rows, help_text))
+        assert parsed(ours, form) == parsed(theirs, form)
+        assert sum(len(each.samples) for each in parsed(ours, form)) == len(rows)
+
+
+@pytest.mark.parametrize("form", ["", OPENMETRICS])
+@pytest.mark.parametrize("accepted", ["", "gzip"])
+def test_so_it_is_as_it_is_sent(on: Loop, form: str, accepted: str) -> None:
+    rows = {(a, b): float(number) for number, (a, b) in enumerate(product(ODD, ODD))}
+    pages = []
+    for family in both("counter", rows, "All kinds."):
+        registry = CollectorRegistry()
+        registry.register(Families(family))
+        page = on(Exposition(registry).render(form, accept_encoding=accepted))
+        assert page.encoding == accepted
+        pages.append(gzip.decompress(page.body) if accepted else page.body)
+    assert pages[0].endswith(b"# EOF\n") == bool(form)
+    assert parsed(pages[0], form) == parsed(pages[1], form)
+
+
+def test_a_series_without_labels_has_no_braces(on: Loop) -> None:
+    table = Table("alone", "One.", "gauge", lambda: [(Labels({}), 5)])
+    page = on(Exposition(make_registry(Families(table))).render(names=["alone"]))
+    assert page.body == b"# HELP alone One.\n# TYPE alone gauge\nalone 5\n"

@@ -24,27 +24,30 @@ class Lot(NamedTuple):
 
 
 Found = Row | Lot
+LONGEST = 256  # characters of a label's value
 
 
 @lru_cache(maxsize=50_000)
 def labels_of(names: tuple[str, ...], values: tuple[str, ...]) -> Labels:
     """The labels of a series, the same object for the same ones."""
-    return Labels(dict(zip(names, values, strict=True)))
+    # The database may hold halves of characters, which no page can be made of.
+    clean = (value[:LONGEST].encode("utf-8", "replace").decode() for value in values)
+    return Labels(dict(zip(names, clean, strict=True)))
 
 
 def tables(found: Iterable[Found], catalog: Catalog) -> list[Table]:
     """One table for each metric, in the order of their first rows."""
-    rows: dict[str, list[tuple[Labels, float]]] = {}
+    rows: dict[str, dict[str, tuple[Labels, float]]] = {}
     lots: dict[str, Lot] = {}
     for each in found:
         if isinstance(each, Lot):
             lots[each.name] = each
         else:
-            names = catalog.metric(each.name).labels
-            # + 0, for True is not how a page says 1.
-            rows.setdefault(each.name, []).append((labels_of(names, each.labels), each.value + 0))
+            labels = labels_of(catalog.metric(each.name).labels, each.labels)
+            # + 0, for True is not how a page says 1. Two of the same series would cost the scraper the whole page.
+            rows.setdefault(each.name, {})[labels.text] = (labels, each.value + 0)
     made = [_table(catalog.metric(name), lot.values) for name, lot in lots.items()]
-    return made + [_table(catalog.metric(name), _giving(of_it)) for name, of_it in rows.items()]
+    return made + [_table(catalog.metric(name), _giving(list(of_it.values()))) for name, of_it in rows.items()]
 
 
 def _table(metric: Metric, values: Callable[[], Iterable[tuple[Labels, float]]]) -> Table:

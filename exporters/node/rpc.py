@@ -46,7 +46,7 @@ class Stream:
         except _GONE as error:
             self.socket.close()
             raise NotCollectedError(f"nobody listens on {path}") from error
-        except TimeoutError as error:
+        except (TimeoutError, BlockingIOError) as error:  # the second where its queue is full
             self.socket.close()
             raise LateError(f"{path} lets nobody in") from error
         except OSError:

@@ -18,10 +18,10 @@ from exporters.node.failing import GarbledError
 from exporters.node.rows import Row, named
 
 # Spaces before a line changed once, and cost somebody else all metrics of the datapath.
-LOOKUPS = re.compile(r"^\s+lookups: hit:(\d+) missed:(\d+) lost:(\d+)\s*$", re.ASCII | re.MULTILINE)
-FLOWS = re.compile(r"^\s+flows: (\d+)\s*$", re.ASCII | re.MULTILINE)
-MASKS = re.compile(r"^\s+masks: hit:(\d+) total:(\d+) hit/pkt:\S+\s*$", re.ASCII | re.MULTILINE)
-CACHE = re.compile(r"^\s+cache: hit:(\d+) hit-rate:\S+\s*$", re.ASCII | re.MULTILINE)
+LOOKUPS = re.compile(r"^\s+lookups: hit:(\d{1,20}) missed:(\d{1,20}) lost:(\d{1,20})\s*$", re.ASCII | re.MULTILINE)
+FLOWS = re.compile(r"^\s+flows: (\d{1,20})\s*$", re.ASCII | re.MULTILINE)
+MASKS = re.compile(r"^\s+masks: hit:(\d{1,20}) total:(\d{1,20}) hit/pkt:\S+\s*$", re.ASCII | re.MULTILINE)
+CACHE = re.compile(r"^\s+cache: hit:(\d{1,20}) hit-rate:\S+\s*$", re.ASCII | re.MULTILINE)
 PORT = re.compile(r"^\s+port \d+: ", re.ASCII | re.MULTILINE)
 NAME = re.compile(r"[\w.-]{1,64}@[\w.-]{1,64}", re.ASCII)
 

@@ -18,12 +18,11 @@ from exporters.node.rows import Row, named
 
 FLAGS = re.MULTILINE | re.ASCII
 BLOCK = re.compile(r"^([\w.-]{1,64}@[\w.-]{1,64}):$", FLAGS)
-FLOWS = re.compile(
-    r"^\s+flows\s*: \(current (\d+)\) \(avg (\d+)\) \(max (\d+)\) \(limit (\d+)\)\s*$", re.MULTILINE | re.ASCII
-)
-DUMP = re.compile(r"^\s+dump duration\s*: (\d+)ms\s*$", FLAGS)
-OFFLOADED = re.compile(r"^\s+offloaded flows\s*: (\d+)\s*$", FLAGS)
-KEYS = re.compile(r"^\s+\d+: \(keys (\d+)\)\s*$", FLAGS)
+COUNT = r"(\d{1,20})"
+FLOWS = re.compile(rf"^\s+flows\s*: \(current {COUNT}\) \(avg {COUNT}\) \(max {COUNT}\) \(limit {COUNT}\)\s*$", FLAGS)
+DUMP = re.compile(r"^\s+dump duration\s*: (\d{1,20})ms\s*$", FLAGS)
+OFFLOADED = re.compile(r"^\s+offloaded flows\s*: (\d{1,20})\s*$", FLAGS)
+KEYS = re.compile(r"^\s+\d+: \(keys (\d{1,20})\)\s*$", FLAGS)
 
 
 class Upcalls(NamedTuple):

@@ -1,0 +1,267 @@
+"""Daemons that answer late, in pieces, too much, or nonsense: each ends in one of the failures we can name."""
+
+import json
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporters.node import openflow, ovsdb, rpc
+from exporters.node.failing import FAILURES, GarbledError, LateError, NotCollectedError, RefusedError
+from exporters.node.rpc import Deadline, JsonRpc
+from exporters.node.unixctl import Unixctl, pid_of
+
+Talk = Callable[[socket.socket], object]
+PATIENT = 30.0  # seconds, for what is meant to answer
+
+
+@contextmanager
+def daemon(path: Path, talk: Talk) -> Iterator[None]:
+    """A server that says what `talk` says to whoever comes, one after another."""
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(str(path))
+        door.listen()
+
+        def serve() -> None:
+            while True:
+                try:
+                    caller, _ = door.accept()
+                except OSError:
+                    return
+                with caller:
+                    try:
+                        talk(caller)
+                    except OSError:
+                        continue
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            door.shutdown(socket.SHUT_RDWR)
+            thread.join(10)
+
+
+def answering(*pieces: bytes) -> Talk:
+    def talk(caller: socket.socket) -> None:
+        caller.recv(65536)
+        for piece in pieces:
+            caller.sendall(piece)
+            time.sleep(0.001)
+
+    return talk
+
+
+def silent(caller: socket.socket) -> None:
+    while caller.recv(65536):
+        pass
+
+
+def drip(caller: socket.socket) -> None:
+    caller.recv(65536)
+    while True:
+        caller.sendall(b" ")
+        time.sleep(0.01)
+
+
+def ask(path: Path, talk: Talk, seconds: float = PATIENT) -> tuple[object, object]:
+    with daemon(path, talk), JsonRpc(path, Deadline(seconds)) as server:
+        return server.ask("version", [])
+
+
+def test_an_answer_in_pieces_is_one_answer(tmp_path: Path) -> None:
+    text = json.dumps({"id": 0, "result": "{}} ü\n", "error": None}).encode()
+    pieces = [text[at : at + 1] for at in range(len(text))]
+    assert ask(tmp_path / "s", answering(*pieces)) == (None, "{}} ü\n")
+
+
+def test_a_question_in_between_is_answered(tmp_path: Path) -> None:
+    heard = []
+
+    def talk(caller: socket.socket) -> None:
+        caller.recv(65536)
+        caller.sendall(b'{"method":"echo","params":["x"],"id":"echo"}{"method":"update","params":[],"id":null}')
+        heard.append(json.loads(caller.recv(65536)))
+        caller.sendall(b'{"id":0,"result":1,"error":null}')
+
+    assert ask(tmp_path / "s", talk) == (None, 1)
+    assert heard == [{"result": ["x"], "error": None, "id": "echo"}]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n}",
+        b"[]}",
+        b'{"id":7,"result":1}',
+        b'{"id":0}',
+        b'"text"}',
+        b"\xff\xfe}",
+        b'{"a":' * 100_000 + b"}" * 100_000,
+    ],
+)
+def test_nonsense_is_garbled(tmp_path: Path, said: bytes) -> None:
+    with pytest.raises(GarbledError):
+        ask(tmp_path / "s", answering(said))
+
+
+def endless(caller: socket.socket) -> None:
+    while True:
+        caller.sendall(b'{"x": "' + b"y" * 65536)
+
+
+def test_an_answer_without_end_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rpc, "MOST_BYTES", 1 << 20)
+    with pytest.raises(GarbledError, match="MiB"):
+        ask(tmp_path / "s", endless)
+
+
+@pytest.mark.parametrize("talk", [silent, drip])
+def test_who_does_not_come_to_an_end_is_late(tmp_path: Path, talk: Talk) -> None:
+    began = time.monotonic()
+    with pytest.raises(LateError):
+        ask(tmp_path / "s", talk, 0.2)
+    assert time.monotonic() - began >= 0.2
+
+
+def test_who_lets_nobody_in_is_late(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as door, socket.socket(socket.AF_UNIX) as first:
+        door.bind(str(tmp_path / "s"))
+        door.listen(0)
+        first.connect(str(tmp_path / "s"))
+        with pytest.raises(LateError):
+            JsonRpc(tmp_path / "s", Deadline(0.2))
+
+
+def test_who_hangs_up_or_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(NotCollectedError, match="hung up"):
+        ask(tmp_path / "s", lambda caller: caller.recv(100))
+    with pytest.raises(NotCollectedError, match="nobody listens"):
+        JsonRpc(tmp_path / "s", Deadline(PATIENT))
+    with pytest.raises(NotCollectedError, match="nobody listens"):
+        JsonRpc(tmp_path / "none", Deadline(PATIENT))
+
+
+def test_a_path_may_be_longer_than_a_sockets(tmp_path: Path) -> None:
+    folder = tmp_path / ("long" * 40)
+    folder.mkdir()
+    short = tmp_path / "l"
+    short.symlink_to(folder)
+    with daemon(short / "s", answering(b'{"id":0,"result":"x","error":null}')):
+        assert len(str(folder / "s")) > rpc.LONGEST_NAME
+        with JsonRpc(folder / "s", Deadline(PATIENT)) as server:
+            assert server.ask("x", []) == (None, "x")
+
+
+def test_the_pid_file_is_read_at_each_connection(tmp_path: Path) -> None:
+    for pid in (5, 6):
+        (tmp_path / "d.pid").write_text(f"{pid}\n")
+        answer = json.dumps({"id": 0, "result": f"I am {pid}", "error": None}).encode()
+        with daemon(tmp_path / f"d.{pid}.ctl", answering(answer)), Unixctl(tmp_path, "d", Deadline(PATIENT)) as server:
+            assert server.run("version") == f"I am {pid}"
+
+
+@pytest.mark.parametrize("text", ["", "0\n", "-5", "12x", "1" * 50, "\xff"])
+def test_a_pid_file_without_a_pid_is_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / "d.pid").write_bytes(text.encode())
+    with pytest.raises(NotCollectedError, match="no process id"):
+        pid_of(tmp_path, "d")
+
+
+def test_what_a_daemon_refuses_is_told(tmp_path: Path) -> None:
+    (tmp_path / "d.pid").write_text("5\n")
+    # Without `result` at all, as OVS answers.
+    answer = b'{"id":0,"error":"\\"nope\\" is not a valid command"}'
+    with (
+        daemon(tmp_path / "d.5.ctl", answering(answer)),
+        Unixctl(tmp_path, "d", Deadline(PATIENT)) as server,
+        pytest.raises(RefusedError, match="not a valid command"),
+    ):
+        server.run("nope")
+
+
+@pytest.mark.parametrize(
+    ("said", "failure"),
+    [
+        ({"id": 0, "result": [{"error": "x", "details": "No column y"}], "error": None}, RefusedError),
+        ({"id": 0, "result": None, "error": "unknown database"}, RefusedError),
+        ({"id": 0, "result": [], "error": None}, GarbledError),
+        ({"id": 0, "result": [{}], "error": None}, GarbledError),
+        ({"id": 0, "result": [{"rows": [{"other": 1}]}], "error": None}, GarbledError),
+        ({"id": 0, "result": [{"rows": [{"name": ["odd", 1]}]}], "error": None}, GarbledError),
+        ({"id": 0, "result": "text", "error": None}, GarbledError),
+    ],
+)
+def test_what_a_database_answers_wrongly_is_told(tmp_path: Path, said: object, failure: type[Exception]) -> None:
+    with daemon(tmp_path / "s", answering(json.dumps(said).encode())), pytest.raises(failure):
+        ovsdb.select(tmp_path / "s", "db", {"Bridge": ["name"]}, Deadline(PATIENT))
+
+
+def test_values_of_a_database() -> None:
+    assert ovsdb.plain(["set", [["uuid", "a"], 1]]) == ["a", 1]
+    assert ovsdb.plain(["map", [["k", ["uuid", "v"]], ["l", 2]]]) == {"k": "v", "l": 2}
+    assert ovsdb.one(ovsdb.plain(["set", []])) is None
+    assert ovsdb.one(5) == 5
+    assert ovsdb.several("a") == ["a"]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.sampled_from(["set", "map", "uuid"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+)
+
+
+@given(JSON)
+def test_any_answer_of_a_database_is_rows_or_a_failure(said: object) -> None:
+    try:
+        ovsdb.rows_of({"Bridge": ["name"]}, said)
+        ovsdb.rows_of({"Bridge": ["name"]}, [{"rows": [{"name": said}]}])
+    except FAILURES:
+        return
+
+
+def openflow_message(kind: int, transaction: int, body: bytes) -> bytes:
+    return openflow.HEADER.pack(openflow.VERSION, kind, openflow.HEADER.size + len(body), transaction) + body
+
+
+AGGREGATE = struct.pack("!HH4xQQI4x", openflow.AGGREGATE, 0, 7, 700, 3)
+
+
+def test_rules_are_counted_past_what_else_a_switch_says(tmp_path: Path) -> None:
+    reply = openflow_message(openflow.ECHO_REPLY, 9, b"are you there")
+
+    def talk(caller: socket.socket) -> None:
+        caller.sendall(openflow_message(openflow.HELLO, 1, b""))
+        caller.sendall(openflow_message(openflow.ECHO_REQUEST, 9, b"are you there"))
+        heard = b""
+        while not heard.endswith(reply):
+            heard += caller.recv(1024)
+        answer = openflow_message(openflow.MULTIPART_REPLY, openflow.XID, AGGREGATE)
+        caller.sendall(answer[:11])
+        time.sleep(0.001)
+        caller.sendall(answer[11:])
+
+    with daemon(tmp_path / "s", talk):
+        assert openflow.aggregate(tmp_path / "s", Deadline(PATIENT)) == (7, 700, 3)
+
+
+@pytest.mark.parametrize(
+    ("said", "failure"),
+    [
+        (openflow_message(openflow.ERROR, 2, b"\0\1\0\2"), RefusedError),
+        (openflow_message(openflow.MULTIPART_REPLY, openflow.XID, b"short"), GarbledError),
+        (b"\4\0\0\1\0\0\0\1", GarbledError),
+        (openflow_message(openflow.HELLO, 1, b"") * 2000, NotCollectedError),
+    ],
+)
+def test_a_switch_that_does_not_tell_its_rules(tmp_path: Path, said: bytes, failure: type[Exception]) -> None:
+    with daemon(tmp_path / "s", answering(said)), pytest.raises(failure):
+        openflow.aggregate(tmp_path / "s", Deadline(PATIENT))
