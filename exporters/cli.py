@@ -20,7 +20,7 @@ COMMANDS = {
     "bastion": Command(
         "exporters.bastion.command", "probe from outside by every way that leads in, serve a page of what all see"
     ),
-    "node": Command("exporters.node.command", "tell what a node's links, bonds, bridges and OVS are doing"),
+    "node": Command("exporters.node.start", "tell what a node's links, bonds, bridges and OVS are doing"),
     "calibrate": Command(
         "exporters.calibrate.command", "inject known interruptions, compare with what is measured, give a verdict"
     ),

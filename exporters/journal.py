@@ -21,6 +21,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from exporters.ends import StartError
+
 log = logging.getLogger(__name__)
 
 VERSION = 1  # of the tables
@@ -56,7 +58,7 @@ SAVE = "INSERT OR REPLACE INTO state (one, seq, at, value) VALUES (1, ?, ?, ?)"
 TIDY = "DELETE FROM events WHERE (at < ? OR seq < ?) AND state <> 'open'"
 
 
-class JournalError(Exception):
+class JournalError(StartError):
     """The journal cannot be used at all; the text says why and what to do."""
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from exporters.ends import StartError
+
 log = logging.getLogger(__name__)
 
 BACKLOG = 4096  # the kernel cuts it to net.core.somaxconn
@@ -19,7 +21,7 @@ REFUSALS_TOLD_EVERY = 60.0
 Factory = Callable[[], asyncio.BaseProtocol]
 
 
-class ListenError(Exception):
+class ListenError(StartError):
     """An address we were told to listen on cannot be had; one sentence that names the port."""
 
 

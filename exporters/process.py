@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import gc
 import logging
 import os
 import platform
@@ -14,15 +15,16 @@ from typing import Any, Never, Protocol
 import uvloop
 
 from exporters import catalog, logs
+from exporters.ends import StartError
 from exporters.exposition import Info
 from exporters.identity import Identity
-from exporters.journal import JournalError
-from exporters.listening import ListenError, Listening
+from exporters.listening import Listening
 from exporters.settings import Program, S, at_start
 
 log = logging.getLogger(__name__)
 
-M_ARENA_MAX = -8  # man 3 mallopt
+M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # man 3 mallopt
+LARGE = 128 * 1024
 STOP_SECONDS = 4.0  # of the five that we promise
 LOOK_AFTER_LISTENERS_EVERY = 5.0
 
@@ -92,7 +94,7 @@ def run(command: str, work: Callable[[End], Coroutine[Any, Any, None]]) -> Never
     _share_one_heap()
     try:
         uvloop.new_event_loop().run_until_complete(_with_end(work))
-    except (ListenError, JournalError) as error:
+    except StartError as error:
         print(f"ovnwatch {command}: {error}", file=sys.stderr)
         code = 1
     except Exception:  # noqa: BLE001 - this is the crash: nothing goes on after it
@@ -106,9 +108,22 @@ def run(command: str, work: Callable[[End], Coroutine[Any, Any, None]]) -> Never
 
 def _share_one_heap() -> None:
     """Our few threads hardly allocate at one time; a heap for each, the GNU C library's way, costs megabytes."""
+    _set_option(M_ARENA_MAX, 1)
+
+
+def give_back_memory() -> None:
+    """Return what imports left over, and keep from staying with us what large pages take: that is mapped for itself."""
+    _set_option(M_MMAP_THRESHOLD, LARGE)
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def _set_option(option: int, value: int) -> None:
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is not None:
-        set_option(M_ARENA_MAX, 1)
+        set_option(option, value)
 
 
 class Tasks:

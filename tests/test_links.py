@@ -23,8 +23,8 @@ from exporters.node.rpc import Deadline
 
 PATIENT = 30.0
 COLUMNS = {  # of /proc/net/dev, by direction
-    "receive": ("bytes", "packets", "errors", "dropped+missed", "fifo_errors", None, None, "multicast"),
-    "transmit": ("bytes", "packets", "errors", "dropped", "fifo_errors", None, None, None),
+    "receive": ("bytes", "packets", "errors", "dropped+missed", None, None, None, "multicast"),
+    "transmit": ("bytes", "packets", "errors", "dropped", None, None, None, None),
 }
 Values = dict[str, dict[str, float]]  # by metric without ovnwatch_node_link_, then by link
 

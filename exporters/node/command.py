@@ -20,7 +20,7 @@ from exporters.node.rpc import Deadline
 from exporters.node.scrape import Scrape
 from exporters.node.settings import NODE, NodeSettings
 from exporters.node.state import state
-from exporters.process import STOP_SECONDS, End, build_info, look_after, run
+from exporters.process import STOP_SECONDS, End, build_info, give_back_memory, look_after, run
 from exporters.settings import at_start
 from exporters.web import make_app, serve
 
@@ -67,7 +67,7 @@ def once(settings: NodeSettings) -> str:
 async def _run(settings: NodeSettings, end: End) -> None:
     identity = identify(settings.source, settings.node, settings.zone)
     scrape = make_scrape(settings)
-    exposition = Exposition(make_registry(build_info(identity), scrape))
+    exposition = Exposition(make_registry(build_info(identity), scrape), pause=0)  # nothing here is measured in time
 
     def read() -> str:
         return json.dumps(state(scrape.host.seen(Deadline(settings.seconds))))
@@ -90,6 +90,7 @@ async def _run(settings: NodeSettings, end: End) -> None:
         app.router.add_get("/state", told)
         serving = await serve(app, *settings.web_listen)
         log.info("%s is served on port %d", serving.listening.door.name, serving.port)
+        give_back_memory()
         look_after(asyncio.get_running_loop(), [serving])
         await end.come()
     finally:

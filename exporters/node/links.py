@@ -31,17 +31,12 @@ COUNTED = {
         "receive_errors": "rx_errors",
         "receive_dropped": "rx_dropped",
         "receive_missed": "rx_missed_errors",
-        "receive_fifo_errors": "rx_fifo_errors",
-        "receive_frame_errors": "rx_frame_errors",
         "receive_nohandler": "rx_nohandler",
         "receive_multicast": "multicast",
         "transmit_bytes": "tx_bytes",
         "transmit_packets": "tx_packets",
         "transmit_errors": "tx_errors",
         "transmit_dropped": "tx_dropped",
-        "transmit_fifo_errors": "tx_fifo_errors",
-        "transmit_carrier_errors": "tx_carrier_errors",
-        "collisions": "collisions",
     }.items()
 }
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from .measure import FULL, ROOT, SHORT, BenchError, Effort, Result
 from .metrics import metrics
+from .node import node
 from .probes import probes
 from .scheduler import scheduler
 
@@ -23,6 +24,7 @@ BENCHMARKS: dict[str, Callable[[Effort], list[Result]]] = {
     "probes": probes,
     "scheduler": scheduler,
     "metrics": metrics,
+    "node": node,
 }
 
 
