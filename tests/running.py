@@ -90,6 +90,7 @@ def clean(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment without what an exporter would take settings from."""
     ours = re.compile(
         r"OVNWATCH_|NODE_NAME|(.*_)?PEERS|HOSTNAME|.*_(INTERVAL|TIMEOUT)|MAX_HISTORY|RECONNECT_DELAY|DASHBOARD_PORT|STATE_DIR"
+        r"|OV[NS]_RUNDIR|SNAP_COMMON"
     )
     return {name: value for name, value in environ.items() if not ours.match(name)}
 
