@@ -1,4 +1,4 @@
-"""`ovnwatch node` as a user runs it: settings, where daemons are, /state, --once, scrapes, a restart of OVS, its end."""
+"""`ovnwatch node` as a user runs it: settings, where daemons are, /state, --once, scrapes, restarts of OVS, its end."""
 
 import gzip
 import json

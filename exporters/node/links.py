@@ -16,7 +16,7 @@ from typing import NamedTuple
 from exporters.exposition import Labels
 from exporters.node import rtnl
 from exporters.node.netlink import LINK_GROUP, Ethtool, LostError, Message, Netlink
-from exporters.node.rows import Found, Lot, labels_of
+from exporters.node.rows import Found, Lot, made
 from exporters.node.rpc import Deadline
 from exporters.node.rtnl import Counters, Link
 
@@ -140,7 +140,7 @@ def after(known: Table, messages: Iterable[Message], speed: Callable[[str], int 
         if kind == rtnl.RTM_DELLINK:
             table.pop(link.ifindex, None)
         else:
-            table[link.ifindex] = Known(link, speed(link.name), labels_of(LINK, (link.name,)))
+            table[link.ifindex] = Known(link, speed(link.name), made(LINK, (link.name,)))
     return table
 
 
@@ -189,8 +189,8 @@ def _giving(values: Sequence[tuple[Labels, float]]) -> Callable[[], Iterable[tup
 
 
 def _info(link: Link, master: str) -> Labels:
-    return labels_of(("link", "kind", "master", "hwaddr"), (link.name, link.kind, master, link.hwaddr))
+    return made(("link", "kind", "master", "hwaddr"), (link.name, link.kind, master, link.hwaddr))
 
 
 def _vlan(link: Link, parent: str) -> Labels:
-    return labels_of(("link", "vlan_id", "parent"), (link.name, str(link.vlan_id), parent))
+    return made(("link", "vlan_id", "parent"), (link.name, str(link.vlan_id), parent))

@@ -27,9 +27,14 @@ Found = Row | Lot
 LONGEST = 256  # characters of a label's value
 
 
-@lru_cache(maxsize=50_000)
+@lru_cache(maxsize=20_000)
 def labels_of(names: tuple[str, ...], values: tuple[str, ...]) -> Labels:
     """The labels of a series, the same object for the same ones."""
+    return made(names, values)
+
+
+def made(names: tuple[str, ...], values: tuple[str, ...]) -> Labels:
+    """The labels of a series, for who keeps them."""
     # The database may hold halves of characters, which no page can be made of.
     clean = (value[:LONGEST].encode("utf-8", "replace").decode() for value in values)
     return Labels(dict(zip(names, clean, strict=True)))
