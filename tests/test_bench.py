@@ -11,6 +11,7 @@ import pytest
 pytestmark = pytest.mark.slow  # sockets, processes and their time-outs
 
 ROOT = Path(__file__).resolve().parents[1]
+NODE = ("prometheus-node-exporter", "ovsdb-server", "ovs-vswitchd", "ovs-appctl")
 FIELDS = {"name", "ratio", "goal", "ok", "detail"}
 
 
@@ -25,6 +26,7 @@ def bench(output: Path, *names: str, path: str | None = None) -> subprocess.Comp
     [
         ("scheduler", 2),
         pytest.param("probes", 3, marks=[pytest.mark.system, pytest.mark.slow]),
+        pytest.param("node", 4, marks=[pytest.mark.system(*NODE), pytest.mark.needs_root]),
     ],
 )
 def test_short_form_yields_results(tmp_path: Path, name: str, results: int) -> None:
