@@ -13,6 +13,8 @@ import pytest
 from exporters import catalog, options, targets
 from exporters.bastion import settings as bastion
 from exporters.bastion.page import KINDS
+from exporters.node.collectors import COLLECTORS
+from exporters.node.settings import OWN
 from exporters.peer.settings import OPTIONS, load_peer
 
 ROOT = Path(__file__).parents[1]
@@ -27,6 +29,11 @@ def test_the_readmes_table_of_options_is_the_table_of_options() -> None:
 def test_the_readmes_table_of_what_is_a_bastions_own_is_right() -> None:
     shared = {option[2:] for option in OPTIONS}  # all but the name and the function that reads it
     assert options.markdown([option for option in bastion.OPTIONS if option[2:] not in shared]) in README
+
+
+def test_the_readmes_tables_of_the_node_exporter_are_right() -> None:
+    assert options.markdown(OWN) in README
+    assert all(f"| `{name}` | {collector.line} |" in README for name, collector in COLLECTORS.items())
 
 
 def test_the_readmes_variables_of_a_bastion_are_good(tmp_path: Path) -> None:
