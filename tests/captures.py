@@ -60,7 +60,7 @@ READERS: dict[str, Read] = {
     "bond_show": lambda told: bonds.rows(bonds.parse(told)),
     "lacp_show_stats": _lacp_stats,
     "lacp_show": _lacp,
-    "pmd_perf_show": lambda told: pmd.rows(pmd.parse(told)),
+    "pmd_perf_show": lambda told: pmd.rows("dp", pmd.parse(told)),
     "ovsdb_select": _database,
     "bonding": _kernel_bond,
 }

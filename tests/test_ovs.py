@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from dummy_ovs import COMMANDS, PING, DummyOvs, dummy_ovs
+from fake_daemon import Talk, answering, daemon, drip, silent
 from running import wait_for
-from test_rpc import Talk, answering, daemon, drip, silent
 
 from exporters import catalog
 from exporters.node.collectors import COLLECTORS
@@ -293,8 +293,14 @@ def test_polling_threads_are_told_where_there_are_some(ovs: DummyOvs, scrape: Sc
     ovs.vsctl("add-br", "br-p", "--", "set", "Bridge", "br-p", "datapath_type=dummy", "--", "add-port", "br-p", "x0",
               "--", "set", "Interface", "x0", "type=dummy-pmd")  # fmt: skip
     wait_for(lambda: Looked(scrape).of("ovs_datapath_flows").keys() == {(DP,), ("dummy@ovs-dummy",)})
-    # Of two datapaths the command wants to be told which.
-    assert not Looked(scrape).failures
+    looked = Looked(scrape)
+    assert not looked.failures
+    received = "ovs_pmd_receive_packets_total"
+    assert {key[0] for key in looked.of(received)} == {"dummy@ovs-dummy"}
+    (thread,) = looked.of(received)
+    ovs.receive("x0")
+    wait_for(lambda: Looked(scrape)[received, *thread] == 1)
+    assert Looked(scrape)["ovs_pmd_upcalls_total", *thread] == 1
 
 
 def test_daemons_are_what_proc_says_and_a_restart_is_seen(ovs: DummyOvs, scrape: Scrape) -> None:

@@ -3,13 +3,11 @@
 import json
 import socket
 import struct
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from fake_daemon import Talk, answering, daemon, drip, silent
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,58 +16,7 @@ from exporters.node.failing import FAILURES, GarbledError, LateError, NotCollect
 from exporters.node.rpc import Deadline, JsonRpc
 from exporters.node.unixctl import Unixctl, pid_of
 
-Talk = Callable[[socket.socket], object]
 PATIENT = 30.0  # seconds, for what is meant to answer
-
-
-@contextmanager
-def daemon(path: Path, talk: Talk) -> Iterator[None]:
-    """A server that says what `talk` says to whoever comes, one after another."""
-    with socket.socket(socket.AF_UNIX) as door:
-        door.bind(str(path))
-        door.listen()
-
-        def serve() -> None:
-            while True:
-                try:
-                    caller, _ = door.accept()
-                except OSError:
-                    return
-                with caller:
-                    try:
-                        talk(caller)
-                    except OSError:
-                        continue
-
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            door.shutdown(socket.SHUT_RDWR)
-            thread.join(10)
-
-
-def answering(*pieces: bytes) -> Talk:
-    def talk(caller: socket.socket) -> None:
-        caller.recv(65536)
-        for piece in pieces:
-            caller.sendall(piece)
-            time.sleep(0.001)
-
-    return talk
-
-
-def silent(caller: socket.socket) -> None:
-    while caller.recv(65536):
-        pass
-
-
-def drip(caller: socket.socket) -> None:
-    caller.recv(65536)
-    while True:
-        caller.sendall(b" ")
-        time.sleep(0.01)
 
 
 def ask(path: Path, talk: Talk, seconds: float = PATIENT) -> tuple[object, object]:

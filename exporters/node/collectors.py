@@ -133,11 +133,13 @@ def ovs_bond(host: Host, deadline: Deadline) -> Iterator[Found]:
 
 def ovs_pmd(host: Host, deadline: Deadline) -> Iterator[Found]:
     with host.vswitchd(deadline) as vswitchd:
-        try:
-            told = vswitchd.run("dpif-netdev/pmd-perf-show")
-        except RefusedError:  # several datapaths, or none that is in userspace
-            return
-        yield from pmd.rows(pmd.parse(told))
+        for name in datapath.names(vswitchd.run("dpctl/dump-dps")):
+            try:
+                # This command knows a datapath without its type.
+                told = vswitchd.run("dpif-netdev/pmd-perf-show", name.partition("@")[2])
+            except RefusedError:  # the kernel's has none
+                continue
+            yield from pmd.rows(name, pmd.parse(told))
 
 
 def ovs_database(host: Host, deadline: Deadline) -> Iterator[Found]:

@@ -59,11 +59,12 @@ def parse(text: str) -> list[Pmd]:
     return found
 
 
-def rows(threads: list[Pmd]) -> Iterator[Row]:
+def rows(datapath: str, threads: list[Pmd]) -> Iterator[Row]:
     for each in threads:
+        thread = datapath, each.numa, each.core
         for name, metric in METRICS.items():
             if name in each.counts:
-                yield Row(metric, (each.numa, each.core), each.counts[name])
+                yield Row(metric, thread, each.counts[name])
         for name, cache in HITS.items():
             if name in each.counts:
-                yield Row("ovnwatch_ovs_pmd_hits_total", (each.numa, each.core, cache), each.counts[name])
+                yield Row("ovnwatch_ovs_pmd_hits_total", (*thread, cache), each.counts[name])
