@@ -8,6 +8,7 @@ from exporters.node.failing import GarbledError, RefusedError
 from exporters.node.rpc import Deadline, JsonRpc
 
 Row = Mapping[str, Any]
+ATOMS = (str, int, float)
 
 
 def select(
@@ -55,19 +56,22 @@ def _row(columns: Sequence[str], row: Any) -> Row:
 
 def plain(value: Any) -> Any:
     """A value as JSON has it, `["set", [...]]` and so on, as a list, dict or atom; RFC 7047 section 5.1."""
+    if isinstance(value, ATOMS):
+        return value
     match value:
+        case ["map", list(pairs)] if all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+            # Of most maps every key and value is an atom, and there are thousands of maps.
+            return {_key(key): item if isinstance(item, ATOMS) else plain(item) for key, item in pairs}
         case ["set", list(items)]:
             return [plain(item) for item in items]
-        case ["map", list(pairs)] if all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
-            return {_key(key): plain(item) for key, item in pairs}
         case ["uuid", str(text)]:
             return text
-        case str() | int() | float():
-            return value
     raise GarbledError("a value of the database is none that RFC 7047 knows")
 
 
 def _key(key: Any) -> Any:
+    if isinstance(key, ATOMS):
+        return key
     found = plain(key)
     if isinstance(found, list | dict):
         raise GarbledError("a key of the database's map is no atom")
