@@ -1,5 +1,6 @@
 """What comes of captures of OVS and the kernel, of mangled ones, and of what no capture has."""
 
+import json
 import math
 import re
 from pathlib import Path
@@ -14,7 +15,7 @@ from exporters.node import addresses, bonds, processes, rtnl
 from exporters.node.collectors import version
 from exporters.node.failing import GarbledError
 from exporters.node.ovs import bonds as ovs_bonds
-from exporters.node.ovs import coverage, datapath, interfaces, memory, upcall
+from exporters.node.ovs import coverage, database, datapath, interfaces, memory, upcall
 from exporters.node.rows import tables
 
 NAMES = captures.names()
@@ -119,6 +120,32 @@ def test_a_text_about_something_else_is_garbled(read: captures.Read) -> None:
     """It gives no empty answer, which would pass for a switch without flows."""
     with pytest.raises(GarbledError):
         read("Nobody knows\nthe trouble I see\n")
+
+
+ODD = st.one_of(
+    st.none(), st.booleans(), st.integers(-5, 5), st.text(max_size=3), st.floats(), st.just(10**30), st.just("\ud800"),
+    st.sampled_from([["set", []], ["map", []], ["map", [["a", 1]]], ["uuid", "x"], ["set", [["uuid", "x"], 5]], []]),
+)  # fmt: skip
+
+
+@settings(max_examples=300)
+@given(data=st.data())
+def test_a_database_with_odd_values_is_garbled_or_gives_rows_that_a_page_can_have(data: st.DataObject) -> None:
+    """One value of one row is another; the rest is as a real database answered."""
+    answers = json.loads(captures.text("ovsdb_select_3.5.0"))
+    rows = data.draw(st.sampled_from([each["rows"] for each in answers if each["rows"]]))
+    row = data.draw(st.sampled_from(rows))
+    read_columns = {each for wanted in (*database.TABLES.values(), *interfaces.TABLES.values()) for each in wanted}
+    row[data.draw(st.sampled_from(sorted(row.keys() & read_columns)))] = data.draw(ODD)
+    read = captures.reader("ovsdb_select")
+    assert read
+    try:
+        found = tables(read(json.dumps(answers)), catalog.load())
+    except GarbledError:
+        return
+    for table in found:
+        "".join(labels.text for labels, _ in table.rows()).encode()
+        assert all(math.isfinite(value) and value >= 0 for _, value in table.rows())
 
 
 def test_spaces_before_a_line_may_change() -> None:

@@ -53,6 +53,7 @@ def test_a_question_in_between_is_answered(tmp_path: Path) -> None:
         b'"text"}',
         b"\xff\xfe}",
         b'{"a":' * 100_000 + b"}" * 100_000,
+        b'{"id":0,"result":' + b"9" * 5000 + b"}",
     ],
 )
 def test_nonsense_is_garbled(tmp_path: Path, said: bytes) -> None:
@@ -157,7 +158,7 @@ def test_values_of_a_database() -> None:
     assert ovsdb.plain(["map", [["k", ["uuid", "v"]], ["l", 2]]]) == {"k": "v", "l": 2}
     assert ovsdb.one(ovsdb.plain(["set", []])) is None
     assert ovsdb.one(5) == 5
-    assert ovsdb.several("a") == ["a"]
+    assert ovsdb.uuids("a") == ["a"]
 
 
 JSON = st.recursive(

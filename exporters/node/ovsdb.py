@@ -83,6 +83,17 @@ def one(value: Any) -> Any:
     return (value[0] if value else None) if isinstance(value, list) else value
 
 
-def several(value: Any) -> list[Any]:
-    """The values of a set, which stands without brackets when there is one."""
-    return value if isinstance(value, list) else [value]
+def uuids(value: Any) -> list[str]:
+    """The UUIDs of a set, which stands without brackets when there is one. Raises GarbledError."""
+    found = value if isinstance(value, list) else [value]
+    if not all(isinstance(each, str) for each in found):
+        raise GarbledError("the database has something else where a UUID should be")
+    return found
+
+
+def uuid(row: Row) -> str:
+    """The UUID of a row. Raises GarbledError."""
+    found = uuids(row["_uuid"])
+    if len(found) != 1:
+        raise GarbledError("a row of the database has not one UUID")
+    return found[0]

@@ -133,8 +133,8 @@ class JsonRpc(Stream):
             found, end = json.JSONDecoder().raw_decode(text)
         except json.JSONDecodeError:
             return None
-        except RecursionError as error:
-            raise GarbledError(f"{self.path} nests its answer too deep") from error
+        except (RecursionError, ValueError) as error:  # the second for a number of thousands of digits
+            raise GarbledError(f"{self.path} answers what nobody can read") from error
         self._rest = text[end:].encode()
         assert isinstance(found, dict)
         return found

@@ -6,7 +6,7 @@ from typing import Any
 
 from exporters.node.failing import GarbledError
 from exporters.node.ovsdb import Row as DbRow
-from exporters.node.ovsdb import one, several
+from exporters.node.ovsdb import one, uuid, uuids
 from exporters.node.rows import Row
 
 TABLES = {
@@ -29,19 +29,19 @@ def rows(tables: Tables) -> Iterator[Row]:
     offload = isinstance(switch["other_config"], dict) and switch["other_config"].get("hw-offload") == "true"
     yield Row("ovnwatch_ovs_hardware_offload", (), offload)
     yield Row("ovnwatch_ovs_bridges", (), len(tables["Bridge"]))
-    connected = {row["_uuid"]: row["is_connected"] is True for row in tables["Controller"]}
+    connected = {uuid(row): row["is_connected"] is True for row in tables["Controller"]}
     for bridge in tables["Bridge"]:
         name = str(bridge["name"])
         info = (name, str(bridge["datapath_type"]) or "system", str(one(bridge["fail_mode"]) or ""))
         yield Row("ovnwatch_ovs_bridge_info", info, 1)
-        yield Row("ovnwatch_ovs_bridge_ports", (name,), len(several(bridge["ports"])))
-        controllers = Counter(connected.get(each, False) for each in several(bridge["controller"]))
+        yield Row("ovnwatch_ovs_bridge_ports", (name,), len(uuids(bridge["ports"])))
+        controllers = Counter(connected.get(each, False) for each in uuids(bridge["controller"]))
         yield Row("ovnwatch_ovs_bridge_controllers", (name,), controllers.total())
         yield Row("ovnwatch_ovs_bridge_controllers_connected", (name,), controllers[True])
 
 
 def integer(value: Any) -> int:
     """A whole number of the database. Raises GarbledError for everything else."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise GarbledError("the database has no number where one should be")
     return value

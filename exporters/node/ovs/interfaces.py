@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from exporters.node.failing import GarbledError
 from exporters.node.ovsdb import Row as DbRow
-from exporters.node.ovsdb import one, several
+from exporters.node.ovsdb import one, uuid, uuids
 from exporters.node.rows import Row, named
 
 TABLES = {
@@ -64,15 +64,15 @@ class Interface(NamedTuple):
 
 def parse(tables: Mapping[str, Sequence[DbRow]]) -> list[Interface]:
     """Interfaces that are part of a bridge's port. Raises GarbledError."""
-    ports = {row["_uuid"]: row for row in tables["Port"]}
+    ports = {uuid(row): row for row in tables["Port"]}
     home = {
         each: (str(bridge["name"]), str(ports[port]["name"]))
         for bridge in tables["Bridge"]
-        for port in several(bridge["ports"])
+        for port in uuids(bridge["ports"])
         if port in ports
-        for each in several(ports[port]["interfaces"])
+        for each in uuids(ports[port]["interfaces"])
     }
-    return [_interface(row, *home[row["_uuid"]]) for row in tables["Interface"] if row["_uuid"] in home]
+    return [_interface(row, *home[uuid(row)]) for row in tables["Interface"] if uuid(row) in home]
 
 
 def _interface(row: DbRow, bridge: str, port: str) -> Interface:
@@ -81,7 +81,7 @@ def _interface(row: DbRow, bridge: str, port: str) -> Interface:
         raise GarbledError("an interface of the database has no map where one should be")
     kind = str(row["type"]) or "system"
     return Interface(
-        uuid=str(row["_uuid"]),
+        uuid=uuid(row),
         name=str(row["name"]),
         bridge=bridge,
         port=port,
