@@ -29,6 +29,7 @@ COMMANDS = {
     "demo": Command(
         "lab.demo", "interrupt three peers on this machine, judge what they measured and which alerts came"
     ),
+    "lab": Command("lab.ovn.command", "a real OVN of some chassis on this machine, in network namespaces; needs root"),
 }
 
 

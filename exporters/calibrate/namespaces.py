@@ -22,7 +22,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +42,7 @@ NETNS = Path("/run/netns")
 CLONE_NEWNET = 0x40000000
 PREFIX = re.compile(r"[a-z][a-z0-9]{0,11}")
 READY_SECONDS = 15.0  # for a lane to forward
+GONE_SECONDS = 10.0  # for what is killed to be gone
 LOCK_SECONDS = 120.0  # for another run with the same prefix to end
 CANARY_PORT = 9
 
@@ -203,7 +204,7 @@ def lanes(prefix: str, count: int) -> Iterator[list[Lane]]:
     """`count` lanes, 100 at most, removed at the end whatever happened. The prefix: 12 letters and digits at most."""
     if not PREFIX.fullmatch(prefix) or not 0 < count <= 100:
         raise ValueError(f"prefix {prefix!r}, {count} lanes")
-    with _lock(prefix), contextlib.ExitStack() as stack:
+    with alone(prefix), contextlib.ExitStack() as stack:
         remove(prefix)
         stack.callback(remove, prefix)
         yield [stack.enter_context(contextlib.closing(_build(prefix, number))) for number in range(count)]
@@ -212,11 +213,23 @@ def lanes(prefix: str, count: int) -> Iterator[list[Lane]]:
 def remove(prefix: str) -> None:
     """Remove the prefix's namespaces, and kill by pid what an earlier run left in them."""
     ours = re.compile(rf"{re.escape(prefix)}-\d+-[crs]")
-    names = [entry.name for entry in NETNS.iterdir() if ours.fullmatch(entry.name)] if NETNS.is_dir() else []
+    clear(filter(ours.fullmatch, there()))
+
+
+def there() -> list[str]:
+    """The names of all network namespaces that have one."""
+    return [entry.name for entry in NETNS.iterdir()] if NETNS.is_dir() else []
+
+
+def clear(names: Iterable[str]) -> None:
+    """Remove namespaces with all that is in them; what runs there is killed by pid, and gone then."""
     for name in names:
-        for pid in _ip("netns", "pids", name).split():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGKILL)
+        deadline = time.monotonic() + GONE_SECONDS
+        while (pids := _ip("netns", "pids", name).split()) and time.monotonic() < deadline:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+            time.sleep(0.01)
         _ip("netns", "delete", name)
 
 
@@ -317,8 +330,8 @@ def _batch(name: str, *lines: str) -> None:
 
 
 @contextlib.contextmanager
-def _lock(prefix: str) -> Iterator[None]:
-    """Held by one run at a time; the kernel lets it go when the process dies."""
+def alone(prefix: str) -> Iterator[None]:
+    """A lock on a prefix of names, held by one run at a time; the kernel lets it go when the process dies."""
     deadline = time.monotonic() + LOCK_SECONDS
     with socket.socket(socket.AF_UNIX) as sock:
         while True:

@@ -1,0 +1,109 @@
+"""`ovnwatch lab`: a real OVN of some chassis on one machine, in network namespaces; needs root."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Never
+
+from lab.ovn import run, topology
+from lab.ovn.run import LabError
+from lab.ovn.topology import MOST_CENTRALS, MOST_CHASSIS, Lab
+
+
+def main(argv: Sequence[str]) -> int:
+    """0: done, or all of it runs; 2: something of it does not run (status); 1: anything else; exec: the command's."""
+    args = _parser().parse_args(argv)
+    missing = run.lacking()
+    if missing:
+        print("".join(f"ovnwatch lab: missing: {each}\n" for each in missing), end="", file=sys.stderr)
+        return 1
+    try:
+        return int(args.work(args))
+    except LabError as error:
+        print(f"ovnwatch lab: {error}", file=sys.stderr)
+    except BrokenPipeError:  # whoever read our output has gone, and shall not hear of the rest
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        pass
+    return 1
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Never:
+        self.print_usage(sys.stderr)
+        self.exit(1, f"{self.prog}: {message}\n")  # 2 is a verdict
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="ovnwatch lab", description="A real OVN on this machine, in network namespaces; needs root.")
+    common = _Parser(add_help=False)
+    common.add_argument("--prefix", type=_prefix, default="ow", help="of its namespaces; one lab each [%(default)s]")
+    common.add_argument("--dir", type=_folder, help="its files [/run/ovnwatch-lab/PREFIX]")
+    subs = parser.add_subparsers(required=True, metavar="up|down|status|exec", parser_class=_Parser)
+    sub = subs.add_parser("up", parents=[common], help="build it, or start what of it does not run")
+    sub.add_argument("--chassis", type=_chassis, default=3, help=f"how many, {MOST_CHASSIS} at most [%(default)s]")
+    raft = sub.add_argument("--raft", type=int, default=1, choices=(1, MOST_CENTRALS), help="members of the databases")
+    raft.metavar = "1|3"
+    sub.set_defaults(work=_up)
+    sub = subs.add_parser("down", parents=[common], help="remove it, and all that runs in it")
+    sub.set_defaults(work=_down)
+    sub = subs.add_parser("exec", parents=[common], help="run a command on a host of it: exec ch1 -- ovs-vsctl show")
+    sub.add_argument("host", help="ch1, w1, central1, outside")
+    sub.add_argument("command", nargs="+", metavar="-- COMMAND", help="what to run there")
+    sub.set_defaults(work=_exec)
+    return parser
+
+
+def _prefix(text: str) -> str:
+    if not run.PREFIX.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"want up to ten small letters and digits, a letter first: {text!r}")
+    return text
+
+
+def _folder(text: str) -> Path:
+    path = Path(text).absolute()
+    if len(os.fsencode(path)) > run.LONGEST_FOLDER or any(not char.isprintable() or char in ' ,"' for char in text):
+        raise argparse.ArgumentTypeError(f"want {run.LONGEST_FOLDER} characters at most, no space, comma or quote")
+    return path
+
+
+def _chassis(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_CHASSIS:
+        raise argparse.ArgumentTypeError(f"want 1 to {MOST_CHASSIS}: {text!r}")
+    return int(text)
+
+
+def _at(args: argparse.Namespace) -> Path:
+    return args.dir or run.default_folder(args.prefix)
+
+
+def _up(args: argparse.Namespace) -> int:
+    lab = Lab(args.prefix, _at(args), args.chassis, args.raft)
+    print(f"{run.told(lab)} is up" if run.up(lab) else f"{run.told(lab)} was up already")
+    return 0
+
+
+def _down(args: argparse.Namespace) -> int:
+    print("it is down" if run.down(args.prefix, _at(args)) else "there was none")
+    return 0
+
+
+def _exec(args: argparse.Namespace) -> int:
+    lab = _known(args)
+    if args.host not in lab.hosts:
+        raise LabError(f"no host {args.host!r}; there are {' '.join(lab.hosts)}")
+    environ = {**os.environ, **topology.environ(lab, args.host)}
+    os.execvpe("ip", ["ip", "netns", "exec", lab.namespace(args.host), *args.command], environ)
+
+
+def _known(args: argparse.Namespace) -> Lab:
+    found = run.known(args.prefix, _at(args))
+    if found is None or not found.complete:
+        raise LabError("there is no lab; `ovnwatch lab up` makes one")
+    return found.lab
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
