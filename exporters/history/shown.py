@@ -24,7 +24,11 @@ def plain(text: str) -> str:
 
 def table(entries: Iterable[Read]) -> Iterator[str]:
     """A heading and a line for each entry, in columns; the widths need all of them."""
-    rows = [COLUMNS, *(_cells(each.item) for each in entries)]
+    yield from columns([COLUMNS, *(_cells(each.item) for each in entries)])
+
+
+def columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """A line for each row, its cells below those of the other rows."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() + "\n"

@@ -30,6 +30,7 @@ OVS_SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 OVN_SCHEMA = "/usr/share/ovn/ovn-{}.ovsschema"
 PATIENCE = "--timeout=30"  # seconds; else the tools wait for ever for a daemon that does not answer
 HA_JOIN = "100.64.0.100"
+HA_PORT = "ha-ext-ha"  # the port of the router `ha` that leads outside; its gateway fails over
 EGRESS_PRIORITY, HA_PRIORITY = 100, 200  # of the router's policies
 
 
@@ -235,7 +236,7 @@ def _ha_router(lab: Lab) -> Iterator[str]:
     yield from _port("ha", "join", "0a:58:64:40:00:64", f"{HA_JOIN}/24")
     yield from _outer("ha", "ext-ha", "0a:58:ac:1f:00:63", HA_GATEWAY)
     for chassis in lab.chassis_names:
-        yield from f"-- lrp-set-gateway-chassis ha-ext-ha {chassis} {100 - number(chassis)}".split()
+        yield from f"-- lrp-set-gateway-chassis {HA_PORT} {chassis} {100 - number(chassis)}".split()
     yield from f"-- lr-nat-add ha snat {HA_GATEWAY} {CLUSTER} -- lr-policy-add cr {HA_PRIORITY}".split()
     yield f"ip4.dst == {OUTSIDE_BY_HA}"
     yield from f"reroute {HA_JOIN}".split()

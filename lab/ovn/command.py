@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Never
 
-from lab.ovn import run, topology
+from lab.ovn import run, status, topology
 from lab.ovn.run import LabError
 from lab.ovn.topology import MOST_CENTRALS, MOST_CHASSIS, Lab
 
@@ -49,6 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.set_defaults(work=_up)
     sub = subs.add_parser("down", parents=[common], help="remove it, and all that runs in it")
     sub.set_defaults(work=_down)
+    sub = subs.add_parser("status", parents=[common], help="what of it runs, and who carries what")
+    sub.add_argument("--output", choices=status.FORMS, default="table", help="[%(default)s]")
+    sub.set_defaults(work=_status)
     sub = subs.add_parser("exec", parents=[common], help="run a command on a host of it: exec ch1 -- ovs-vsctl show")
     sub.add_argument("host", help="ch1, w1, central1, outside")
     sub.add_argument("command", nargs="+", metavar="-- COMMAND", help="what to run there")
@@ -88,6 +91,13 @@ def _up(args: argparse.Namespace) -> int:
 def _down(args: argparse.Namespace) -> int:
     print("it is down" if run.down(args.prefix, _at(args)) else "there was none")
     return 0
+
+
+def _status(args: argparse.Namespace) -> int:
+    found = status.read(_known(args))
+    sys.stdout.writelines(status.FORMS[args.output](found))
+    sys.stdout.flush()
+    return {True: 0, False: 2, None: 1}[found["well"]]
 
 
 def _exec(args: argparse.Namespace) -> int:
