@@ -7,9 +7,11 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from exporters.calibrate import namespaces
 from lab.ovn import build, topology
@@ -120,15 +122,18 @@ def told(lab: Lab) -> str:
 
 
 def _remove(prefix: str, folder: Path) -> bool:
+    found = known(prefix, folder)  # raises for a folder that is not this lab's
     spaces = _spaces(prefix)
+    # Deleted first: the kernel takes links along with their namespaces, but in its own time.
+    link = Lab(prefix, folder).link
+    if link in (name for _, name in socket.if_nameindex()):
+        run(Run(("ip", "link", "delete", link)))
     namespaces.clear(spaces)
-    known(prefix, folder)  # raises for a folder that is not a lab's
-    had = folder.exists()
-    if had:
+    if found:
         shutil.rmtree(folder)
-    with contextlib.suppress(OSError):  # other labs are in it, or it is not ours alone
+    with contextlib.suppress(OSError):  # other labs are in it, or there never was one
         default_folder("").rmdir()
-    return bool(spaces) or had
+    return bool(spaces or found)
 
 
 def _spaces(prefix: str) -> list[str]:
@@ -143,12 +148,11 @@ def _wanted(lab: Lab) -> set[str]:
 # --- its folder
 
 
-class Known:
+class Known(NamedTuple):
     """A lab whose folder was found; complete: it was built to its end."""
 
-    def __init__(self, lab: Lab, *, complete: bool) -> None:
-        self.lab = lab
-        self.complete = complete
+    lab: Lab
+    complete: bool
 
 
 def default_folder(prefix: str) -> Path:
@@ -159,17 +163,21 @@ def default_folder(prefix: str) -> Path:
 def known(prefix: str, folder: Path) -> Known | None:
     """What a folder says of the lab in it; None: there is none. Raises LabError for a folder of something else."""
     try:
-        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-        lab = Lab(state["prefix"], folder, state["chassis"], state["centrals"])
-        if lab.prefix != prefix:
-            raise LabError(f"{folder} is of the lab with prefix {lab.prefix}")
-        return Known(lab, complete=state["complete"])
+        text = (folder / STATE).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         if folder.exists() and any(folder.iterdir()):
             raise LabError(f"{folder} is no folder of a lab; name another one") from None
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise LabError(f"{folder / STATE}: {error}") from error
+    except OSError as error:
+        raise LabError(str(error)) from error
+    try:
+        state = json.loads(text)
+        found = Known(Lab(state["prefix"], folder, state["chassis"], state["centrals"]), complete=state["complete"])
+    except (ValueError, KeyError, TypeError):  # a disk was full, or somebody wrote to it
+        return Known(Lab(prefix, folder), complete=False)
+    if found.lab.prefix != prefix:
+        raise LabError(f"{folder} is of the lab with prefix {found.lab.prefix}")
+    return found
 
 
 def _write(lab: Lab, *, complete: bool) -> None:
