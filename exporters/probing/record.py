@@ -53,6 +53,10 @@ MARKS = 90  # of them is the window of coverage
 COVERAGE_WINDOW = MARKS * MARK_SECONDS
 MOST_NODES = 10_000  # whose boots are remembered
 MOST_BOOTS = 32  # of one node
+# An egress may have several addresses and take another one for each connection: one that we were seen with so many
+# seconds ago is no change. No more is listed than one change in that time, whatever we are told.
+ALTERNATING_SECONDS = 5.0
+MOST_ADDRESSES = 8  # of one egress
 
 log = logging.getLogger(__name__)
 
@@ -203,6 +207,8 @@ class Stats:
     now_state: str = "unknown"
     since: float = field(default_factory=time)  # Unix time
     peer: dict[str, str] = field(default_factory=dict)
+    left: dict[str, float] = field(default_factory=dict)  # addresses we were seen with before: until which Unix time
+    changed: float = -math.inf  # Unix time of the last change that was listed
     unfinished: Callable[[float], list[Event]] = lambda _now: []
     last_outage: Last | None = None
     left_open: dict[str, SavedEvent] = field(default_factory=dict)  # by the process before us
@@ -624,7 +630,12 @@ class Record:
             self._write(item)
 
     def met(self, stats: Stats, peer: Mapping[str, str], wall: float) -> None:
-        """A peer answered that is another one than before, or says other things of itself: did its node boot?"""
+        """A peer answered that is another one than before, or says other things of itself or us: did its node boot?
+
+        By an egress it tells which address we have outside; on other paths that is nobody's to watch.
+        """
+        if stats.spec.path == "egress":
+            self._seen_as(stats, peer, wall)
         node, boot = peer.get("node") or peer.get("source", ""), peer.get("boot_id", "")
         if not node or not boot:
             return
@@ -637,6 +648,30 @@ class Record:
             before = stats.peer.get("node") or stats.peer.get("source", "")
             start = stats.last_success if before == node else wall
             self.gap("peer_reboot", min(start, wall), wall, stats.spec)
+
+    def _seen_as(self, stats: Stats, peer: Mapping[str, str], wall: float) -> None:
+        before, after, left = stats.peer.get("address", ""), peer.get("address", ""), stats.left
+        if not before or not after or before == after:
+            return
+        left[before] = stats.last_success
+        known = max(stats.changed, left.pop(after, -math.inf))
+        if len(left) > MOST_ADDRESSES:
+            del left[min(left, key=left.__getitem__)]
+        if not 0 <= wall - known < ALTERNATING_SECONDS:
+            stats.changed = wall
+            self._target_change(stats, peer, wall)
+
+    def _target_change(self, stats: Stats, peer: Mapping[str, str], wall: float) -> None:
+        """List a moment: after the last answer of the old, before the first of the new."""
+        self._seq += 1
+        spec = stats.spec
+        item = self._own_item("target_change", "address", wall, wall, self._seq)
+        item["start"]["earliest"] = iso(min(stats.last_success, wall))
+        item |= {"stream": spec.key, "name": spec.shown or spec.target, "protocol": spec.protocol}
+        item |= {"before": dict(stats.peer), "after": dict(peer)}
+        self._enter(Entry(self._seq, 0, None, item), item["id"])
+        if self.journal is not None:
+            self._write(item)
 
     # -- coverage
 

@@ -86,6 +86,11 @@ function event(item) {
     const whose = item.stream ? item.name : from;
     return el("li", `${whose} was not observed for ${length}: ${item.cause}, from ${clock(item.start_time)}`, "unknown");
   }
+  if (item.kind === "target_change") {
+    const [before, after] = [item.before, item.after].map((each) => (each || {})[item.cause] || "?");
+    return el("li", `[${item.protocol}] ${from} → ${item.name}: seen as ${after} since ${clock(item.start_time)}, ` +
+      `as ${before} before`);
+  }
   const text = `[${item.protocol}] ${from} → ${item.name}: ${item.kind === "outage" ? how : `${item.kind}, ${length}`}, ` +
     `started ${clock(item.start_time)}${end}, ${item.cause}`;
   return el("li", text, item.state === "open" ? "error" : "");
