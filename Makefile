@@ -7,13 +7,16 @@ GENERATED := build/generated
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick check generate bench soak clean packages
+.PHONY: help demo lab-demo test quick check generate bench soak clean packages
 
 help: ## print this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: .venv/.ready ## interrupt three peers on this machine and see it measured, up to the alerts; ARGS=--help says more
 	.venv/bin/ovnwatch demo $(ARGS)
+
+lab-demo: .venv/.ready ## as root: see a workload, a chassis and an egress IP move in a real OVN on this machine
+	.venv/bin/ovnwatch lab demo $(ARGS)
 
 test: .venv/.ready ## all tests: first the rest on two workers, then, one by one, those that break networks and measure it
 	$(PYTEST) -n 2 -m "not needs_root" $(ARGS); first=$$?; \

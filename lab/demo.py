@@ -68,7 +68,7 @@ async def _main(args: argparse.Namespace, programs: tuple[str, str]) -> int:
     folder = Path(tempfile.mkdtemp(prefix="ovnwatch-demo-"))
     try:
         async with Children(folder) as children:
-            passed = await _beside(_perform(args, programs, children, show), children.surprise(), stop.wait())
+            passed = await beside(_perform(args, programs, children, show), children.surprise(), stop.wait())
         if passed is None:
             show.event("end", "asked to end; all processes have ended")
             return 1 if args.once else 0
@@ -80,7 +80,7 @@ async def _main(args: argparse.Namespace, programs: tuple[str, str]) -> int:
             shutil.rmtree(folder)
 
 
-async def _beside(work: Coroutine[Any, Any, bool], *others: Coroutine[Any, Any, Any]) -> bool | None:
+async def beside(work: Coroutine[Any, Any, bool], *others: Coroutine[Any, Any, Any]) -> bool | None:
     """The result of `work`, or None if one of the others ended before it. What any of them raises is raised."""
     tasks = [asyncio.ensure_future(each) for each in (work, *others)]
     try:
@@ -118,7 +118,7 @@ async def _perform(args: argparse.Namespace, programs: tuple[str, str], children
                 await asyncio.Event().wait()
             return passed
 
-        return await _beside(work(), _watch(plant, show)) is True
+        return await beside(work(), _watch(plant, show)) is True
 
 
 async def _watch(plant: Plant, show: Screen) -> None:

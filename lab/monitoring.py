@@ -39,15 +39,17 @@ def programs() -> tuple[str, str]:
     return prometheus, alertmanager
 
 
-def prometheus_config(jobs: Mapping[str, Iterable[int]], alertmanager: int, rules: Path) -> str:
-    """Scrape the ports of each job every second, judge as often; targets appear some 5 s after the start."""
+def prometheus_config(jobs: Mapping[str, Iterable[str]], alertmanager: str, rules: Path) -> str:
+    """Scrape the addresses of each job every second, judge as often; targets appear some 5 s after the start.
+
+    alertmanager: its address; "": there is none.
+    """
     config = {
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
         "rule_files": [str(rules / "*.yaml")],
-        "alerting": {"alertmanagers": [{"static_configs": [{"targets": [f"{LOCAL}:{alertmanager}"]}]}]},
+        "alerting": {"alertmanagers": [{"static_configs": [{"targets": [alertmanager] if alertmanager else []}]}]},
         "scrape_configs": [
-            {"job_name": name, "static_configs": [{"targets": [f"{LOCAL}:{port}" for port in ports]}]}
-            for name, ports in jobs.items()
+            {"job_name": name, "static_configs": [{"targets": [*addresses]}]} for name, addresses in jobs.items()
         ],
     }
     return yaml.safe_dump(config, sort_keys=False)

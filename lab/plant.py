@@ -105,9 +105,9 @@ class Plant:
         """Start an exporter's process, the first or another one."""
         command = [*OVNWATCH, exporter.command, "--config.file", str(exporter.config)]
         state = str(self.children.folder / "state")
-        environ = _environ(HOSTNAME=exporter.name, MAX_HISTORY=str(MAX_HISTORY), STATE_DIRECTORY=state)
+        variables = environ(HOSTNAME=exporter.name, MAX_HISTORY=str(MAX_HISTORY), STATE_DIRECTORY=state)
         name = exporter.name if exporter.command == "bastion" else f"peer-{exporter.name}"
-        exporter.child = await self.children.start(name, command, environ)
+        exporter.child = await self.children.start(name, command, variables)
 
     async def get(self, exporter: Exporter, path: str) -> dict[str, Any] | None:
         """An exporter's JSON; None while it does not answer."""
@@ -135,8 +135,8 @@ class Plant:
         ]
 
 
-def _environ(**add: str) -> dict[str, str]:
-    """Our own, without what would configure an exporter."""
+def environ(**add: str) -> dict[str, str]:
+    """Our own environment, without what would configure an exporter."""
     return plain_environ({option.variable for each in PROGRAMS.values() for option in each.options}, add)
 
 
@@ -154,7 +154,7 @@ async def build(stack: AsyncExitStack, children: Children, programs: tuple[str, 
         for name, command in commands.items()
     }
     ways = [*script.between(NAMES), *script.from_outside(NAMES)]
-    relay = await children.start("relays", [sys.executable, "-m", "lab.relays"], _environ(), piped=True)
+    relay = await children.start("relays", [sys.executable, "-m", "lab.relays"], environ(), piped=True)
     relays = Relays(relay.process)
     at = await relays.open(
         {way.key(each): exporters[way.target].ports[each] for way in ways for each in PROTOCOLS[way.path]},
@@ -210,18 +210,20 @@ async def _start_monitoring(plant: Plant, programs: tuple[str, str], receiver: i
     if rules.main(["--output-dir", str(folder / "rules"), f"--scale-for={SCALE_FOR}"]):
         raise NotReadyError("the rules could not be written")
     jobs = {
-        f"ovnwatch-{command}": [each.ports["web"] for each in plant.exporters.values() if each.command == command]
+        f"ovnwatch-{command}": [
+            f"{LOCAL}:{each.ports['web']}" for each in plant.exporters.values() if each.command == command
+        ]
         for command in PROGRAMS
     }
     configs = {
-        "prometheus": monitoring.prometheus_config(jobs, plant.alertmanager, folder / "rules"),
+        "prometheus": monitoring.prometheus_config(jobs, f"{LOCAL}:{plant.alertmanager}", folder / "rules"),
         "alertmanager": monitoring.alertmanager_config(receiver),
     }
     for name, text in configs.items():
         (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
     for name, program, port in zip(configs, programs, (plant.prometheus, plant.alertmanager), strict=True):
         command = monitoring.command(name, program, folder, port)
-        await plant.children.start(name, command, _environ())
+        await plant.children.start(name, command, environ())
 
 
 async def ready(plant: Plant) -> None:

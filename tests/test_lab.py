@@ -107,10 +107,11 @@ def test_an_egress_address_that_is_there_is_changed_and_not_added_again() -> Non
 
 
 def test_a_workload_that_moves_leaves_one_bridge_before_it_joins_another() -> None:
-    steps = [*change.moved(PLAN, "w1", "ch1", "ch2")]
-    assert [each.argv[-3:] for each in steps[:1]] == [("del-port", "br-int", "v-w1")]
-    assert steps[1].text == "link set v-w1 netns ow-ch2"
-    assert "external_ids:iface-id=w1" in steps[-1].argv
+    assert change.unplugged(PLAN, "w1", "ch1").argv[-3:] == ("del-port", "br-int", "v-w1")
+    first, *_, last = change.plugged(PLAN, "w1", "ch1", "ch2")
+    assert first.text == "link set v-w1 netns ow-ch2"
+    assert "external_ids:iface-id=w1" in last.argv
+    assert all("netns" not in each.text for each in change.plugged(PLAN, "w1", "ch2", "ch2"))
 
 
 # --- its status

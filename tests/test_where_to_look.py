@@ -254,11 +254,9 @@ def test_the_pattern_alert_arrives_and_says_where_to_look(outside: Place, tmp_pa
         bastion = run(tmp_path, lane, "client", "bastion", "caller", targets=shop)
         running.append(bastion)
         wait_for(bastion.ready)
+        jobs = {"ovnwatch-bastion": [f"127.0.0.1:{bastion.ports['web']}"]}
         configs = {
-            "prometheus": (
-                9190,
-                monitoring.prometheus_config({"ovnwatch-bastion": [bastion.ports["web"]]}, 9193, RULES),
-            ),
+            "prometheus": (9190, monitoring.prometheus_config(jobs, "127.0.0.1:9193", RULES)),
             "alertmanager": (9193, monitoring.alertmanager_config(receiver)),
         }
         for name, program in zip(configs, monitoring.programs(), strict=True):

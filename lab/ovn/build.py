@@ -29,6 +29,7 @@ from lab.ovn.topology import (
 OVS_SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 OVN_SCHEMA = "/usr/share/ovn/ovn-{}.ovsschema"
 PATIENCE = "--timeout=30"  # seconds; else the tools wait for ever for a daemon that does not answer
+OVERLAY_MTU = 1400  # of workloads: a tunnel adds 58 bytes, and what is longer than 1500 is lost in it
 HA_JOIN = "100.64.0.100"
 HA_PORT = "ha-ext-ha"  # the port of the router `ha` that leads outside; its gateway fails over
 EGRESS_PRIORITY, HA_PRIORITY = 100, 200  # of the router's policies
@@ -159,7 +160,10 @@ def plugged(lab: Lab, workload: str, chassis: str) -> Iterator[Run]:
     """A workload's eth0, with its other end in br-int of a chassis."""
     port, here, there = f"v-{workload}", lab.namespace(workload), lab.namespace(chassis)
     yield batch("", f"link add {port} netns {there} type veth peer eth0 netns {here}")
-    own = [f"link set eth0 address {mac(workload)} up", f"address add {address(workload)}/24 dev eth0"]
+    own = [
+        f"link set eth0 address {mac(workload)} mtu {OVERLAY_MTU} up",
+        f"address add {address(workload)}/24 dev eth0",
+    ]
     yield batch(here, *own, f"route add default via 10.0.{number(workload)}.1")
     yield whole_checksums(lab, workload)
     yield from bound(lab, workload, chassis)

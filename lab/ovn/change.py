@@ -23,17 +23,31 @@ GENEVE = 6081
 
 def move(lab: Lab, workload: str, chassis: str) -> None:
     """Let another chassis carry a workload, which keeps its interface, address and connections; it is cut meanwhile."""
-    here = carrier(lab, workload)
-    if here != chassis:
-        run.run_all(moved(lab, workload, here, chassis))
+    if carrier(lab, workload) != chassis:
+        unplug(lab, workload)
+    plug(lab, workload, chassis)
+
+
+def unplug(lab: Lab, workload: str) -> None:
+    """Let no chassis carry a workload; its port stays in a namespace."""
+    run.run(unplugged(lab, workload, carrier(lab, workload)))
+
+
+def plug(lab: Lab, workload: str, chassis: str) -> None:
+    """Let a chassis carry a workload that none carries, and wait until all chassis know."""
+    run.run_all(plugged(lab, workload, carrier(lab, workload), chassis))
     run.run_all(settled(lab, workload, chassis))
 
 
-def moved(lab: Lab, workload: str, here: str, there: str) -> Iterator[Run]:
-    """The commands of a move. Pure."""
-    port = f"v-{workload}"
-    yield build.vsctl(lab, here, "--if-exists", "del-port", "br-int", port)
-    yield build.batch(lab.namespace(here), f"link set {port} netns {lab.namespace(there)}")
+def unplugged(lab: Lab, workload: str, here: str) -> Run:
+    """The command of it. Pure."""
+    return build.vsctl(lab, here, "--if-exists", "del-port", "br-int", f"v-{workload}")
+
+
+def plugged(lab: Lab, workload: str, here: str, there: str) -> Iterator[Run]:
+    """The commands of it, the port being in the namespace of `here`. Pure."""
+    if here != there:
+        yield build.batch(lab.namespace(here), f"link set v-{workload} netns {lab.namespace(there)}")
     yield from build.bound(lab, workload, there)
 
 
@@ -159,11 +173,18 @@ def restart(lab: Lab, host: str, name: str, how: signal.Signals = signal.SIGTERM
 
 def restart_chassis(lab: Lab, chassis: str) -> None:
     """End all daemons of a chassis and start them again, as an upgrade of its packages does."""
-    names = [*topology.daemons(lab, chassis)]
-    for name in reversed(names):
+    stop_chassis(lab, chassis)
+    start_chassis(lab, chassis)
+
+
+def stop_chassis(lab: Lab, chassis: str) -> None:
+    for name in reversed([*topology.daemons(lab, chassis)]):
         stop(lab, chassis, name)
-    for name in names:
-        start(lab, chassis, name)
+
+
+def start_chassis(lab: Lab, chassis: str) -> None:
+    """Start all daemons of a chassis and wait until it has done what the databases say."""
+    run.run_all(build.starts(lab, chassis))
     run.run(build.nbctl(lab, "--wait=hv", "sync"))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Never
 
-from lab.ovn import run, status, topology
+from lab.ovn import demo, run, status, topology
 from lab.ovn.run import LabError
 from lab.ovn.topology import MOST_CENTRALS, MOST_CHASSIS, Lab
 
@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     common = _Parser(add_help=False)
     common.add_argument("--prefix", type=_prefix, default="ow", help="of its namespaces; one lab each [%(default)s]")
     common.add_argument("--dir", type=_folder, help="its files [/run/ovnwatch-lab/PREFIX]")
-    subs = parser.add_subparsers(required=True, metavar="up|down|status|exec", parser_class=_Parser)
+    subs = parser.add_subparsers(required=True, metavar="up|down|status|exec|demo", parser_class=_Parser)
     sub = subs.add_parser("up", parents=[common], help="build it, or start what of it does not run")
     sub.add_argument("--chassis", type=_chassis, default=3, help=f"how many, {MOST_CHASSIS} at most [%(default)s]")
     raft = sub.add_argument("--raft", type=int, default=1, choices=(1, MOST_CENTRALS), help="members of the databases")
@@ -52,6 +52,11 @@ def _parser() -> argparse.ArgumentParser:
     sub = subs.add_parser("status", parents=[common], help="what of it runs, and who carries what")
     sub.add_argument("--output", choices=status.FORMS, default="table", help="[%(default)s]")
     sub.set_defaults(work=_status)
+    sub = subs.add_parser("demo", help="see a workload, a chassis and an egress IP move in a lab of its own")
+    sub.add_argument("--prefix", type=_prefix, default="owdemo", help="of its namespaces [%(default)s]")
+    sub.add_argument("--once", action="store_true", help="end after the script: 0 all was seen, 2 it was not")
+    sub.add_argument("--keep", action="store_true", help="keep the folder with configurations, data and logs")
+    sub.set_defaults(work=_demo)
     sub = subs.add_parser("exec", parents=[common], help="run a command on a host of it: exec ch1 -- ovs-vsctl show")
     sub.add_argument("host", help="ch1, w1, central1, outside")
     sub.add_argument("command", nargs="+", metavar="-- COMMAND", help="what to run there")
@@ -98,6 +103,10 @@ def _status(args: argparse.Namespace) -> int:
     sys.stdout.writelines(status.FORMS[args.output](found))
     sys.stdout.flush()
     return {True: 0, False: 2, None: 1}[found["well"]]
+
+
+def _demo(args: argparse.Namespace) -> int:
+    return demo.main(args, Lab(args.prefix, run.default_folder(args.prefix)))
 
 
 def _exec(args: argparse.Namespace) -> int:

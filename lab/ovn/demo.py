@@ -1,0 +1,245 @@
+"""`ovnwatch lab demo`: a workload moves, a chassis restarts, an egress IP moves in a real OVN: is each seen?
+
+1. The lab is its own (--prefix), and gone at the end, whatever happens.
+2. When each interruption began and ended is known to within the commands that made it, and a ping that passes again.
+3. It passes only if each was seen by every stream that it had to hit, and if what is outside told the new address. What
+   else a busy machine makes streams record is listed, and fails nothing.
+"""
+
+import argparse
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+from exporters.calibrate.injection import Bracket, Truth
+from exporters.history.shown import columns
+from exporters.settings import Stream
+from lab import judge, monitoring, screen
+from lab.children import ChildEndedError, Children
+from lab.demo import beside
+from lab.judge import Injected
+from lab.monitoring import MissingError
+from lab.ovn import change, run, site, topology
+from lab.ovn.run import LabError
+from lab.ovn.site import Site
+from lab.ovn.topology import EGRESS, Lab
+from lab.plant import POLL_SECONDS, NotReadyError, until
+from lab.screen import Screen
+
+AWAY_SECONDS = 1.5  # that a workload is nowhere, that a chassis' daemons do not run: more than any stream's interval
+BACK_SECONDS = 30.0  # for a ping to pass again
+SEEN_SECONDS = 30.0  # for the last entries to come
+LISTED = 20
+
+
+class Step(NamedTuple):
+    """Something that is done to a lab; `hits` are the streams that it interrupts."""
+
+    title: str
+    done: Callable[[Lab], Truth]
+    hits: Callable[[Stream], bool]
+
+
+def _moves(lab: Lab) -> Truth:
+    return _interrupted(
+        lab,
+        lambda: change.unplug(lab, "w3"),
+        lambda: change.plug(lab, "w3", "ch1"),
+        ("w2", topology.address("w3")),
+    )
+
+
+def _restarts(lab: Lab) -> Truth:
+    return _interrupted(
+        lab,
+        lambda: change.stop_chassis(lab, "ch2"),
+        lambda: change.start_chassis(lab, "ch2"),
+        ("w1", topology.address("w2")),
+    )
+
+
+def _about(stream: Stream, workload: str) -> bool:
+    return workload in (stream.source, stream.target)
+
+
+def _on_second(stream: Stream) -> bool:
+    """w2 is on the second chassis, and so is the gateway of the egress address that w1 has."""
+    return _about(stream, "w2") or (stream.source, stream.target) == ("w1", "outside")
+
+
+STEPS = (
+    Step("w3 moves from ch3 to ch1", _moves, lambda stream: _about(stream, "w3")),
+    Step("ch2's daemons restart", _restarts, _on_second),
+)
+# Then the egress address of w1 moves, and is another one.
+EGRESS_TO = ("ch3", EGRESS[1])
+EGRESS_TITLE = f"w1's egress IP moves from gr2 to gr3 and is {EGRESS[1]}, no more {EGRESS[0]}"
+
+
+def _interrupted(lab: Lab, cut: Callable[[], None], mend: Callable[[], None], ping: tuple[str, str]) -> Truth:
+    """When an interruption began and ended, in monotonic seconds."""
+    before = time.monotonic()
+    cut()
+    start = Bracket(before, time.monotonic())
+    time.sleep(AWAY_SECONDS)
+    begin = time.monotonic()
+    mend()
+    host, address = ping
+    inside = ("ip", "netns", "exec", lab.namespace(host))
+    pinged = ("ping", "-c1", "-i0.05", "-W1", f"-w{BACK_SECONDS:.0f}", address)
+    if subprocess.run([*inside, *pinged], check=False, capture_output=True).returncode:
+        raise LabError(f"{host} does not reach {address} again")
+    return start, Bracket(begin, time.monotonic())
+
+
+# --- running it
+
+
+def main(args: argparse.Namespace, lab: Lab) -> int:
+    """0: all was seen (--once), or it was ended by a signal; 2: something was not; 1: it could not be found out."""
+    try:
+        prometheus, _ = monitoring.programs()
+        run.up(lab)
+        try:
+            return asyncio.run(_main(args, lab, prometheus))
+        finally:
+            run.down(lab.prefix, lab.folder)
+    except (MissingError, ChildEndedError, NotReadyError) as error:
+        print(f"ovnwatch lab demo: {error}", file=sys.stderr)
+    return 1
+
+
+async def _main(args: argparse.Namespace, lab: Lab, prometheus: str) -> int:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    show = Screen(sys.stdout, colour=screen.coloured(sys.stdout, os.environ))
+    folder = Path(tempfile.mkdtemp(prefix="ovnwatch-lab-demo-"))
+    try:
+        async with Children(folder) as children:
+            work = _perform(args, lab, prometheus, children, show)
+            passed = await beside(work, children.surprise(), stop.wait())
+        if passed is None:
+            show.event("end", "asked to end; the lab is taken down")
+            return 1 if args.once else 0
+        return 0 if passed else 2
+    finally:
+        if args.keep:
+            print(f"kept: {folder}", file=sys.stderr)
+        else:
+            shutil.rmtree(folder)
+
+
+async def _perform(args: argparse.Namespace, lab: Lab, prometheus: str, children: Children, show: Screen) -> bool:
+    """Start what watches, do the steps, judge; without --once it then goes on until cancelled."""
+    watched = "a peer in each workload, a bastion outside, Prometheus"
+    show.block([f"ovnwatch lab demo: {run.told(lab)} is up; {watched}"], "head")
+    async with AsyncExitStack() as stack:
+        there = await site.build(stack, children, lab, prometheus)
+        show.block([*there.addresses(), ""])
+
+        async def work() -> bool:
+            show.event("wait", "for streams to be up and scraped: about 10 s")
+            await site.ready(there)
+            show.event("ready", f"{len(there.streams)} streams are up, {len(there.exporters)} exporters are scraped")
+            made = [await _do(there, show, number, step) for number, step in enumerate(STEPS, 1)]
+            show.event("do", f"{len(STEPS) + 1}/{len(STEPS) + 1}: {EGRESS_TITLE}", "head")
+            await asyncio.to_thread(change.set_egress, lab, "w1", *EGRESS_TO)
+            passed = await _close(there, show, made)
+            if not args.once:
+                show.block(["", "Everything goes on until Ctrl-C. Look around:", *there.addresses(), ""], "head")
+                await asyncio.Event().wait()
+            return passed
+
+        return await beside(work(), _watch(there, show)) is True
+
+
+async def _do(there: Site, show: Screen, number: int, step: Step) -> Injected:
+    """Do a step, and wait until it is over for all streams."""
+    show.event("do", f"{number}/{len(STEPS) + 1}: {step.title}, {AWAY_SECONDS} s in between", "head")
+    truth = await asyncio.to_thread(step.done, there.lab)
+    await until(there.all_up, SEEN_SECONDS)
+    await asyncio.sleep(1.0)
+    return Injected(number, step.title, "path", {key: truth for key, each in there.streams.items() if step.hits(each)})
+
+
+async def _watch(there: Site, show: Screen) -> None:
+    """Follow the histories; show what opens and closes, and changed addresses."""
+    told: set[str] = set()
+    while True:
+        await asyncio.sleep(POLL_SECONDS)
+        for line in screen.entry_lines(await there.look(), there.streams):
+            show.event(*line)
+        for key in [each for each in there.changes if each not in told]:
+            told.add(key)
+            one = there.changes[key]
+            stream = judge.name(there.streams[one.stream])
+            show.event("seen", f"{stream}: as {one.after}, before as {one.before}", "look")
+
+
+# --- the end
+
+
+async def _close(there: Site, show: Screen, made: Sequence[Injected]) -> bool:
+    """Wait for what is still to come, print the verdict; True if it passes."""
+
+    async def complete() -> bool:
+        return not missing(there, made) and await there.all_up()
+
+    show.event("wait", f"for the last entries, at most {SEEN_SECONDS:.0f} s")
+    await until(complete, SEEN_SECONDS)
+    verdict = judge.judge(made, there.entries.values(), there.streams, {})
+    lacks = missing(there, made)
+    if not await there.all_up():
+        lacks.append("not all streams are up again")
+    if await there.scraped() != len(there.exporters):
+        lacks.append("Prometheus does not scrape all exporters any more")
+    show.block(["", *(line.rstrip("\n") for line in columns([HEAD, *map(_cells, verdict.rows)])), ""])
+    show.block([*NOTES, ""])
+    show.block([f"{EGRESS_TITLE}; what is outside told:", *_addresses(there), ""])
+    show.block(screen.reasons("Recorded besides, or not quite right (nothing fails by it):", verdict.wrong, LISTED))
+    show.block(screen.reasons("Missing:", lacks, LISTED), "bad")
+    show.block(["FAIL: not all was seen"] if lacks else ["PASS: all was seen"], "bad" if lacks else "good")
+    return not lacks
+
+
+def missing(there: Site, made: Sequence[Injected]) -> list[str]:
+    """What nobody has seen yet."""
+    verdict = judge.judge(made, there.entries.values(), there.streams, {})
+    told = {each.stream for each in there.changes.values() if (each.before, each.after) == (EGRESS[0], EGRESS[1])}
+    due = [each for each in there.streams.values() if (each.source, each.target) == ("w1", "outside")]
+    silent = [f"{judge.name(each)} was not told the new address" for each in due if each.key not in told]
+    return [*verdict.missing, *silent]
+
+
+NOTES = (
+    "Seconds. TRUE: at least. Of the streams of one protocol: least lower bound, median estimate, greatest upper bound",
+    "and delay until noticed. WAY: from workload to workload, or by a VIP, a gateway or an egress address.",
+)
+HEAD = ("#", "WHAT", "TRUE", "WAY", "PROTOCOL", "SEEN BY", "LOWER", "ESTIMATE", "UPPER", "NOTICED")
+
+
+def _cells(row: judge.Row) -> tuple[str, ...]:
+    """Seconds; true: at least; of the streams of one protocol the least, median and greatest."""
+    seen = f"{row.seen} of {row.streams}" + ("" if row.must == row.streams else f", {row.must} due")
+    numbers = (row.lower, row.estimate, row.upper, row.delay)
+    lengths = [f"{each:.2f}" if row.seen else "-" for each in numbers]
+    where = "in or out" if row.outside else "inside"
+    return (str(row.number), row.title, f"{row.true:.2f}", where, row.protocol, seen, *lengths)
+
+
+def _addresses(there: Site) -> Iterator[str]:
+    rows = [
+        (judge.name(there.streams[each.stream]), each.before, each.after, each.earliest[11:23], each.latest[11:23])
+        for each in there.changes.values()
+    ]
+    return (line.rstrip("\n") for line in columns([("STREAM", "BEFORE", "AFTER", "BETWEEN", "AND"), *rows]))

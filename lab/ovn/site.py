@@ -1,0 +1,210 @@
+"""What runs in the lab's demo: peers in the workloads, a bastion outside, node exporters on the chassis, Prometheus.
+
+Each is in its host's namespace and is asked and scraped by the management network, which nothing of the demo breaks.
+"""
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import aiohttp
+import yaml
+
+from alerts import rules
+from exporters.cli import COMMANDS
+from exporters.settings import Stream
+from lab import judge, monitoring
+from lab.children import Children, hold_port
+from lab.judge import Entry
+from lab.monitoring import LOCAL
+from lab.ovn import topology
+from lab.ovn.topology import OUTSIDE, OUTSIDE_BY_HA, Lab
+from lab.plant import DESCRIPTORS, OVNWATCH, PROGRAMS, READY_SECONDS, SCALE_FOR, NotReadyError, environ, until
+
+BASTION = "bastion"
+PEER_BOOK, PEER_WEB, BASTION_WEB, NODE_WEB = 8082, 8083, 9091, 9481  # the ports they have if nothing else is said
+FAR = {"outside": OUTSIDE, "outside-ha": OUTSIDE_BY_HA}  # what workloads probe through their gateways
+
+
+class Exporter(NamedTuple):
+    """One that runs: on which host, and the ports of its metrics and of its /status and /history; 0: it has none."""
+
+    name: str
+    command: str
+    host: str
+    web: int
+    book: int
+
+
+class Change(NamedTuple):
+    """That a stream's far end sees another address of ours, since a moment between two (as ISO 8601)."""
+
+    stream: str
+    before: str
+    after: str
+    earliest: str
+    latest: str
+
+
+@dataclass(slots=True)
+class Site:
+    """All that runs, and what was recorded so far."""
+
+    lab: Lab
+    children: Children
+    session: aiohttp.ClientSession
+    exporters: Mapping[str, Exporter]
+    prometheus: int
+    streams: dict[str, Stream] = field(default_factory=dict)
+    entries: dict[str, Entry] = field(default_factory=dict)
+    changes: dict[str, Change] = field(default_factory=dict)
+    read: dict[str, int] = field(default_factory=dict)  # exporter -> `since` of the next look
+
+    def books(self) -> Iterator[Exporter]:
+        """Those that tell a history."""
+        return (each for each in self.exporters.values() if each.book)
+
+    async def get(self, exporter: Exporter, path: str) -> dict[str, Any] | None:
+        """An exporter's JSON; None while it does not answer."""
+        try:
+            async with self.session.get(f"http://{self.address(exporter, exporter.book)}{path}") as response:
+                response.raise_for_status()
+                answer: dict[str, Any] = await response.json()
+                return answer
+        except (aiohttp.ClientConnectionError, TimeoutError):
+            return None
+
+    def address(self, exporter: Exporter, port: int) -> str:
+        return f"{self.lab.management(exporter.host)}:{port}"
+
+    async def look(self) -> list[Entry]:
+        """Read on in all histories; the entries that are new or changed."""
+        new: list[Entry] = []
+        for exporter in self.books():
+            answer = await self.get(exporter, f"/history?since={self.read.get(exporter.name, 0)}")
+            if answer is None:
+                continue
+            self.read[exporter.name] = answer["next"]
+            for item in answer["items"]:
+                if item["kind"] in judge.EVENTS:
+                    new.append(judge.entry(item))
+                elif item["kind"] == "target_change":
+                    self.changes[item["id"]] = change(item)
+        self.entries |= {each.id: each for each in new}
+        return new
+
+    async def all_up(self) -> bool:
+        answers = [await self.get(each, "/status") for each in self.books()]
+        return all(answer and {each["state"] for each in answer["streams"]} == {"up"} for answer in answers)
+
+    async def scraped(self) -> float | None:
+        """How many exporters Prometheus scrapes and hears; None while it does not answer."""
+        return await monitoring.query(self.session, self.prometheus, "sum(up)")
+
+    def addresses(self) -> list[str]:
+        """Where to look, as lines."""
+        bastion = self.exporters[BASTION]
+        return [
+            f"  bastion     http://{self.address(bastion, bastion.web)}/  the page; /api/data, /history, /metrics",
+            f"  Prometheus  http://{LOCAL}:{self.prometheus}/",
+            *(
+                f"  {each.command:<4} {each.name:<6} http://{self.address(each, each.web)}/metrics"
+                for each in self.exporters.values()
+                if each is not bastion
+            ),
+            f"  the lab     ovnwatch lab status --prefix {self.lab.prefix}",
+        ]
+
+
+def change(item: Mapping[str, Any]) -> Change:
+    """What is told of an entry of the kind target_change. Pure."""
+    addresses = (item["before"].get("address", ""), item["after"].get("address", ""))
+    return Change(item["stream"], *addresses, item["start"]["earliest"], item["start"]["latest"])
+
+
+# --- what there is to run
+
+
+def exporters(lab: Lab) -> list[Exporter]:
+    """All of them. Pure."""
+    peers = [Exporter(each, "peer", each, PEER_WEB, PEER_BOOK) for each in lab.workloads]
+    return [*peers, Exporter(BASTION, "bastion", "outside", BASTION_WEB, BASTION_WEB), *node_exporters(lab)]
+
+
+def node_exporters(lab: Lab) -> list[Exporter]:
+    """One on each chassis, if there is such a command."""
+    chassis = lab.chassis_names if "node" in COMMANDS else []
+    return [Exporter(each, "node", each, NODE_WEB, 0) for each in chassis]
+
+
+def config(lab: Lab, exporter: Exporter) -> dict[str, Any]:
+    """A peer's or the bastion's file: what it probes. Pure."""
+    if exporter.command == "bastion":
+        probed = [{"name": each, "path": "loadbalancer", "host": topology.vip(each)} for each in lab.workloads]
+        return {"source": exporter.name, "targets": probed}
+    others = [each for each in lab.workloads if each != exporter.name]
+    probed = [{"name": each, "path": "pod", "host": topology.address(each)} for each in others]
+    probed += [{"name": name, "path": "egress", "host": host} for name, host in FAR.items()]
+    return {"source": exporter.name, "node": f"ch{topology.number(exporter.name)}", "targets": probed}
+
+
+# --- running it
+
+
+async def build(stack: AsyncExitStack, children: Children, lab: Lab, prometheus: str) -> Site:
+    """Start it all on the hosts of a lab that is up."""
+    session = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)))
+    port = stack.enter_context(closing(hold_port())).getsockname()[1]
+    site = Site(lab, children, session, {each.name: each for each in exporters(lab)}, port)
+    for each in site.exporters.values():
+        argv = _node(lab, each) if each.command == "node" else _prober(site, each)
+        variables = {"HOSTNAME": each.name, "STATE_DIRECTORY": str(children.folder / "state")}
+        inside = ["ip", "netns", "exec", lab.namespace(each.host)]
+        told = environ(**variables, **topology.environ(lab, each.host))
+        await children.start(each.name, [*inside, *OVNWATCH, each.command, *argv], told)
+    await _scrape(site, prometheus)
+    return site
+
+
+def _prober(site: Site, exporter: Exporter) -> list[str]:
+    """Write its file and remember its streams; the flags that name the file."""
+    file = site.children.folder / f"{exporter.name}.yaml"
+    file.write_text(yaml.safe_dump(config(site.lab, exporter), sort_keys=False), encoding="utf-8")
+    settings = PROGRAMS[exporter.command].load(["--config.file", str(file)], {}, DESCRIPTORS)
+    site.streams |= {stream.key: stream for stream in settings.streams}
+    return ["--config.file", str(file)]
+
+
+def _node(lab: Lab, exporter: Exporter) -> list[str]:
+    """The flags of a node exporter; where its daemons are it reads from OVS_RUNDIR and OVN_RUNDIR."""
+    return [f"--web.listen-address={lab.management(exporter.host)}:{NODE_WEB}"]
+
+
+async def _scrape(site: Site, program: str) -> None:
+    folder: Path = site.children.folder
+    if rules.main(["--output-dir", str(folder / "rules"), f"--scale-for={SCALE_FOR}"]):
+        raise NotReadyError("the rules could not be written")
+    jobs: dict[str, list[str]] = {}
+    for each in site.exporters.values():
+        jobs.setdefault(f"ovnwatch-{each.command}", []).append(site.address(each, each.web))
+    text = monitoring.prometheus_config(jobs, "", folder / "rules")
+    (folder / "prometheus.yaml").write_text(text, encoding="utf-8")
+    command = monitoring.command("prometheus", program, folder, site.prometheus)
+    await site.children.start("prometheus", command, environ())
+
+
+async def ready(site: Site) -> None:
+    """Wait until every stream is up and everything is scraped. Raises NotReadyError."""
+
+    async def all_scraped() -> bool:
+        return await site.scraped() == len(site.exporters)
+
+    stages: dict[str, Callable[[], Awaitable[bool]]] = {
+        f"{len(site.streams)} streams up": site.all_up,
+        "Prometheus scraping all": all_scraped,
+    }
+    for what, reached in stages.items():
+        if not await until(reached, READY_SECONDS):
+            raise NotReadyError(f"waited {READY_SECONDS:.0f} s in vain for {what}; --keep keeps the logs")
