@@ -73,7 +73,7 @@ def _about(stream: Stream, workload: str) -> bool:
 
 def _on_second(stream: Stream) -> bool:
     """w2 is on the second chassis, and so is the gateway of the egress address that w1 has."""
-    return _about(stream, "w2") or (stream.source, stream.target) == ("w1", "outside")
+    return _about(stream, "w2") or (stream.source, stream.target) == ("w1", site.FAR)
 
 
 STEPS = (
@@ -192,20 +192,19 @@ async def _watch(there: Site, show: Screen) -> None:
 async def _close(there: Site, show: Screen, made: Sequence[Injected]) -> bool:
     """Wait for what is still to come, print the verdict; True if it passes."""
 
+    lacks: list[str] = []
+
     async def complete() -> bool:
-        return not missing(there, made) and await there.all_up()
+        lacks[:] = [*missing(there, made), *await _unscraped(there)]
+        return not lacks
 
     show.event("wait", f"for the last entries, at most {SEEN_SECONDS:.0f} s")
     await until(complete, SEEN_SECONDS)
     verdict = judge.judge(made, there.entries.values(), there.streams, {})
-    lacks = missing(there, made)
-    if not await there.all_up():
-        lacks.append("not all streams are up again")
-    if await there.scraped() != len(there.exporters):
-        lacks.append("Prometheus does not scrape all exporters any more")
     show.block(["", *(line.rstrip("\n") for line in columns([HEAD, *map(_cells, verdict.rows)])), ""])
     show.block([*NOTES, ""])
     show.block([f"{EGRESS_TITLE}; what is outside told:", *_addresses(there), ""])
+    show.block(screen.reasons("Seen by node exporters:", [*site.nodes_see(there.lab)], LISTED))
     show.block(screen.reasons("Recorded besides, or not quite right (nothing fails by it):", verdict.wrong, LISTED))
     show.block(screen.reasons("Missing:", lacks, LISTED), "bad")
     show.block(["FAIL: not all was seen"] if lacks else ["PASS: all was seen"], "bad" if lacks else "good")
@@ -213,12 +212,23 @@ async def _close(there: Site, show: Screen, made: Sequence[Injected]) -> bool:
 
 
 def missing(there: Site, made: Sequence[Injected]) -> list[str]:
-    """What nobody has seen yet."""
+    """What no stream has seen yet."""
     verdict = judge.judge(made, there.entries.values(), there.streams, {})
     told = {each.stream for each in there.changes.values() if (each.before, each.after) == (EGRESS[0], EGRESS[1])}
-    due = [each for each in there.streams.values() if (each.source, each.target) == ("w1", "outside")]
+    due = [each for each in there.streams.values() if (each.source, each.target) == ("w1", site.FAR)]
     silent = [f"{judge.name(each)} was not told the new address" for each in due if each.key not in told]
     return [*verdict.missing, *silent]
+
+
+async def _unscraped(there: Site) -> list[str]:
+    """What should be again as it was, or in Prometheus, and is not yet."""
+    found = [] if await there.all_up() else ["all streams are up again"]
+    if not await there.all_scraped():
+        found.append("Prometheus scrapes all exporters")
+    for what, query in site.nodes_see(there.lab).items():
+        if await there.query(query) != 1:
+            found.append(f"node exporters: {what}")
+    return found
 
 
 NOTES = (

@@ -20,12 +20,12 @@ from lab.children import Children, hold_port
 from lab.judge import Entry
 from lab.monitoring import LOCAL
 from lab.ovn import topology
-from lab.ovn.topology import OUTSIDE, OUTSIDE_BY_HA, Lab
+from lab.ovn.topology import OUTSIDE, Lab
 from lab.plant import DESCRIPTORS, OVNWATCH, PROGRAMS, READY_SECONDS, SCALE_FOR, NotReadyError, environ, until
 
 BASTION = "bastion"
 PEER_BOOK, PEER_WEB, BASTION_WEB, NODE_WEB = 8082, 8083, 9091, 9481  # the ports they have if nothing else is said
-FAR = {"outside": OUTSIDE, "outside-ha": OUTSIDE_BY_HA}  # what workloads probe through their gateways
+FAR = "outside"  # what workloads probe through their gateways: the bastion's echoes
 
 
 class Exporter(NamedTuple):
@@ -99,9 +99,12 @@ class Site:
         answers = [await self.get(each, "/status") for each in self.books()]
         return all(answer and {each["state"] for each in answer["streams"]} == {"up"} for answer in answers)
 
-    async def scraped(self) -> float | None:
-        """How many exporters Prometheus scrapes and hears; None while it does not answer."""
-        return await monitoring.query(self.session, self.prometheus, "sum(up)")
+    async def query(self, expression: str) -> float | None:
+        """The value of an expression that has one; None if it has none or Prometheus does not answer."""
+        return await monitoring.query(self.session, self.prometheus, expression)
+
+    async def all_scraped(self) -> bool:
+        return await self.query("sum(up)") == len(self.exporters)
 
     def addresses(self) -> list[str]:
         """Where to look, as lines."""
@@ -139,6 +142,17 @@ def node_exporters(lab: Lab) -> list[Exporter]:
     return [Exporter(each, "node", each, NODE_WEB, 0) for each in chassis]
 
 
+def nodes_see(lab: Lab) -> dict[str, str]:
+    """What node exporters must have seen at the end, with the query that is 1 then; nothing where none runs. Pure."""
+    if not node_exporters(lab):
+        return {}
+    first, second = (f'instance="{lab.management(each)}:{NODE_WEB}"' for each in ("ch1", "ch2"))
+    return {
+        "ch1 has the link of w3": f'count(ovnwatch_node_link_receive_bytes_total{{link="v-w3", {first}}})',
+        "all daemons of ch2 are new": f"min(changes(ovnwatch_node_daemon_start_timestamp_seconds{{{second}}}[5m]))",
+    }
+
+
 def config(lab: Lab, exporter: Exporter) -> dict[str, Any]:
     """A peer's or the bastion's file: what it probes. Pure."""
     if exporter.command == "bastion":
@@ -146,7 +160,7 @@ def config(lab: Lab, exporter: Exporter) -> dict[str, Any]:
         return {"source": exporter.name, "targets": probed}
     others = [each for each in lab.workloads if each != exporter.name]
     probed = [{"name": each, "path": "pod", "host": topology.address(each)} for each in others]
-    probed += [{"name": name, "path": "egress", "host": host} for name, host in FAR.items()]
+    probed.append({"name": FAR, "path": "egress", "host": OUTSIDE})
     return {"source": exporter.name, "node": f"ch{topology.number(exporter.name)}", "targets": probed}
 
 
@@ -198,12 +212,9 @@ async def _scrape(site: Site, program: str) -> None:
 async def ready(site: Site) -> None:
     """Wait until every stream is up and everything is scraped. Raises NotReadyError."""
 
-    async def all_scraped() -> bool:
-        return await site.scraped() == len(site.exporters)
-
     stages: dict[str, Callable[[], Awaitable[bool]]] = {
         f"{len(site.streams)} streams up": site.all_up,
-        "Prometheus scraping all": all_scraped,
+        "Prometheus scraping all": site.all_scraped,
     }
     for what, reached in stages.items():
         if not await until(reached, READY_SECONDS):
