@@ -1,5 +1,6 @@
 """The commands that build a lab, in order. Pure."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -30,6 +31,19 @@ OVS_SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 OVN_SCHEMA = "/usr/share/ovn/ovn-{}.ovsschema"
 PATIENCE = "--timeout=30"  # seconds; else the tools wait for ever for a daemon that does not answer
 OVERLAY_MTU = 1400  # of workloads: a tunnel adds 58 bytes, and what is longer than 1500 is lost in it
+BR_INT = ("set", "Bridge", "br-int", "datapath_type=netdev", "fail_mode=secure", "other-config:disable-in-band=true")
+# The row would else be made by ovn-controller, which reads there at once what OVS can.
+DATAPATH = (
+    "--id=@it",
+    "create",
+    "Datapath",
+    "datapath_version=0",
+    "--",
+    "set",
+    "Open_vSwitch",
+    ".",
+    "datapaths:netdev=@it",
+)
 HA_JOIN = "100.64.0.100"
 HA_PORT = "ha-ext-ha"  # the port of the router `ha` that leads outside; its gateway fails over
 EGRESS_PRIORITY, HA_PRIORITY = 100, 200  # of the router's policies
@@ -108,11 +122,32 @@ def databases(lab: Lab, central: str) -> Iterator[Run]:
 
 def starts(lab: Lab, host: str) -> Iterator[Run]:
     """Start all daemons of a host."""
-    return (start(lab, daemon) for daemon in topology.daemons(lab, host).values())
+    for daemon in topology.daemons(lab, host).values():
+        yield from start(lab, daemon)
 
 
-def start(lab: Lab, daemon: Daemon) -> Run:
-    return Run(daemon.argv, lab.namespace(daemon.host), topology.environ(lab, daemon.host))
+def start(lab: Lab, daemon: Daemon) -> Iterator[Run]:
+    """Start a daemon, the first or another one, that does not run."""
+    yield Run(daemon.argv, lab.namespace(daemon.host), topology.environ(lab, daemon.host))
+    if daemon.name == "ovs-vswitchd":
+        yield vsctl(lab, daemon.host, "--may-exist", "add-br", "br-int", "--", *BR_INT, "--", *DATAPATH)
+        yield no_zero_snat(lab, daemon.host)
+
+
+def no_zero_snat(lab: Lab, chassis: str) -> Run:
+    """Hide from OVN that OVS can translate to 0.0.0.0, which to OVN means: to what it is.
+
+    In userspace OVS 3.1.0 aborts on the next packet of such a connection that is over but not yet forgotten, as when a
+    client takes its port again (`conn_type == CT_CONN_TYPE_DEFAULT failed in conn_update_state()`). It writes what it
+    can into a new row of the datapath, and into an old one when it starts: that is waited for.
+    """
+    can = ["capabilities", "includes", ["map", [["ct_zero_snat", "true"]]]]
+    wait = {"op": "wait", "timeout": 10_000, "columns": ["_uuid"], "until": "!=", "rows": []}
+    removal = {"op": "mutate", "mutations": [["capabilities", "delete", ["set", ["ct_zero_snat"]]]]}
+    where = {"table": "Datapath", "where": [can]}
+    socket = f"unix:{lab.rundir(chassis, 'openvswitch')}/db.sock"
+    operations = ["Open_vSwitch", {**where, **wait}, {**where, **removal}]
+    return Run(("ovsdb-client", PATIENCE, "transact", socket, json.dumps(operations)))
 
 
 def joined(lab: Lab) -> Iterator[Run]:
@@ -143,17 +178,14 @@ def new_chassis(lab: Lab, chassis: str) -> Iterator[Run]:
         "ovn-monitor-all": "true",
     }
     yield Run(("ovsdb-tool", "create", f"{lab.folder}/{chassis}/db/conf.db", OVS_SCHEMA))
-    yield start(lab, daemons["ovsdb-server"])
+    yield from start(lab, daemons["ovsdb-server"])
     told = (f"external-ids:{name}={value}" for name, value in ids.items())
     yield vsctl(lab, chassis, "--no-wait", "init", "--", "set", "Open_vSwitch", ".", *told)
-    yield start(lab, daemons["ovs-vswitchd"])
-    bridges = (
-        "add-br br-int -- set Bridge br-int datapath_type=netdev fail_mode=secure other-config:disable-in-band=true"
-        " -- add-br br-ex -- set Bridge br-ex datapath_type=netdev -- add-port br-ex eth0"
-    )
-    yield vsctl(lab, chassis, *bridges.split())
+    yield from start(lab, daemons["ovs-vswitchd"])
+    outer = "add-br br-ex -- set Bridge br-ex datapath_type=netdev -- add-port br-ex eth0"
+    yield vsctl(lab, chassis, *outer.split())
     yield batch(space, f"address add {underlay(chassis)}/24 dev br-ex", "link set br-ex up")
-    yield start(lab, daemons["ovn-controller"])
+    yield from start(lab, daemons["ovn-controller"])
 
 
 def plugged(lab: Lab, workload: str, chassis: str) -> Iterator[Run]:

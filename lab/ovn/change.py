@@ -162,7 +162,7 @@ def stop(lab: Lab, host: str, name: str, how: signal.Signals = signal.SIGTERM) -
 
 def start(lab: Lab, host: str, name: str) -> None:
     """Start a daemon that does not run."""
-    run.run(build.start(lab, daemon(lab, host, name)))
+    run.run_all(build.start(lab, daemon(lab, host, name)))
 
 
 def restart(lab: Lab, host: str, name: str, how: signal.Signals = signal.SIGTERM) -> None:

@@ -93,7 +93,7 @@ def up(lab: Lab) -> bool:
             if found.lab != lab:
                 raise LabError(f"{told(found.lab)} is up with this prefix; `ovnwatch lab down` comes first")
             stopped = [each for each in topology.all_daemons(lab) if not pid(each)]
-            run_all(build.start(lab, each) for each in stopped)
+            run_all(command for each in stopped for command in build.start(lab, each))
             run_all(build.ready(lab) if stopped else ())
             return bool(stopped)
         _remove(lab.prefix, lab.folder)
