@@ -32,6 +32,7 @@ from exporters.api import KEY, fits
 from exporters.exposition import Labels, Table
 from exporters.identity import Identity
 from exporters.journal import SAVE_SECONDS, Journal, Row
+from exporters.probing.egress import Addresses
 from exporters.probing.offset import Offset
 from exporters.probing.outage import Counted, Event, Finished, Opened
 from exporters.probing.protocols import CAUSES
@@ -53,10 +54,6 @@ MARKS = 90  # of them is the window of coverage
 COVERAGE_WINDOW = MARKS * MARK_SECONDS
 MOST_NODES = 10_000  # whose boots are remembered
 MOST_BOOTS = 32  # of one node
-# An egress may have several addresses and take another one for each connection: one that we were seen with so many
-# seconds ago is no change. No more is listed than one change in that time, whatever we are told.
-ALTERNATING_SECONDS = 5.0
-MOST_ADDRESSES = 8  # of one egress
 
 log = logging.getLogger(__name__)
 
@@ -207,8 +204,6 @@ class Stats:
     now_state: str = "unknown"
     since: float = field(default_factory=time)  # Unix time
     peer: dict[str, str] = field(default_factory=dict)
-    left: dict[str, float] = field(default_factory=dict)  # addresses we were seen with before: until which Unix time
-    changed: float = -math.inf  # Unix time of the last change that was listed
     unfinished: Callable[[float], list[Event]] = lambda _now: []
     last_outage: Last | None = None
     left_open: dict[str, SavedEvent] = field(default_factory=dict)  # by the process before us
@@ -553,6 +548,7 @@ class Record:
         self._marked = (0.0,) * (MARKS + 1)
         self._mark = 0  # number of the last one
         self._boots: dict[str, list[str]] = {}  # that each node told
+        self._seen: dict[str, Addresses] = {}  # by key, of streams whose address outside has changed
         self._shapes: dict[tuple[str, str], Shape] = {}
         self._seq = journal.seq if journal else 0
         self._items: OrderedDict[str, Entry] = OrderedDict()  # by id
@@ -650,16 +646,11 @@ class Record:
             self.gap("peer_reboot", min(start, wall), wall, stats.spec)
 
     def _seen_as(self, stats: Stats, peer: Mapping[str, str], wall: float) -> None:
-        before, after, left = stats.peer.get("address", ""), peer.get("address", ""), stats.left
-        if not before or not after or before == after:
-            return
-        left[before] = stats.last_success
-        known = max(stats.changed, left.pop(after, -math.inf))
-        if len(left) > MOST_ADDRESSES:
-            del left[min(left, key=left.__getitem__)]
-        if not 0 <= wall - known < ALTERNATING_SECONDS:
-            stats.changed = wall
-            self._target_change(stats, peer, wall)
+        before, after = stats.peer.get("address", ""), peer.get("address", "")
+        if before and after and before != after:
+            seen = self._seen.setdefault(stats.spec.key, Addresses())
+            if seen.change(before, after, stats.last_success, wall):
+                self._target_change(stats, peer, wall)
 
     def _target_change(self, stats: Stats, peer: Mapping[str, str], wall: float) -> None:
         """List a moment: after the last answer of the old, before the first of the new."""
@@ -697,6 +688,7 @@ class Record:
 
     def remove(self, key: str) -> None:
         """A stream is probed no longer; its series end. What it saw stays in the history, what is open as truncated."""
+        self._seen.pop(key, None)
         stats = self.stats.pop(key, None)
         if stats is not None:
             for event in stats.unfinished(monotonic()):

@@ -14,7 +14,9 @@ from lab.ovn.topology import MOST_CENTRALS, MOST_CHASSIS, Lab
 
 def main(argv: Sequence[str]) -> int:
     """0: done, or all of it runs; 2: something of it does not run (status); 1: anything else; exec: the command's."""
+    argv, command = _split(argv)
     args = _parser().parse_args(argv)
+    args.command = command
     missing = run.lacking()
     if missing:
         print("".join(f"ovnwatch lab: missing: {each}\n" for each in missing), end="", file=sys.stderr)
@@ -28,6 +30,12 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         pass
     return 1
+
+
+def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What is ours, and what is behind the first `--`: argparse would take more of them away."""
+    at = [*argv, "--"].index("--")
+    return [*argv[:at]], [*argv[at + 1 :]]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -58,8 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--keep", action="store_true", help="keep the folder with configurations, data and logs")
     sub.set_defaults(work=_demo)
     sub = subs.add_parser("exec", parents=[common], help="run a command on a host of it: exec ch1 -- ovs-vsctl show")
+    sub.usage = "%(prog)s [-h] [--prefix PREFIX] [--dir DIR] HOST -- COMMAND"
     sub.add_argument("host", help="ch1, w1, central1, outside")
-    sub.add_argument("command", nargs="+", metavar="-- COMMAND", help="what to run there")
     sub.set_defaults(work=_exec)
     return parser
 
@@ -111,6 +119,8 @@ def _demo(args: argparse.Namespace) -> int:
 
 def _exec(args: argparse.Namespace) -> int:
     lab = _known(args)
+    if not args.command:
+        raise LabError("exec wants a command behind --, as in: exec ch1 -- ovs-vsctl show")
     if args.host not in lab.hosts:
         raise LabError(f"no host {args.host!r}; there are {' '.join(lab.hosts)}")
     environ = {**os.environ, **topology.environ(lab, args.host)}

@@ -214,7 +214,7 @@ async def _close(there: Site, show: Screen, made: Sequence[Injected]) -> bool:
 def missing(there: Site, made: Sequence[Injected]) -> list[str]:
     """What no stream has seen yet."""
     verdict = judge.judge(made, there.entries.values(), there.streams, {})
-    told = {each.stream for each in there.changes.values() if (each.before, each.after) == (EGRESS[0], EGRESS[1])}
+    told = {each.stream for each in there.changes.values() if each.after == EGRESS[1]}
     due = [each for each in there.streams.values() if (each.source, each.target) == ("w1", site.FAR)]
     silent = [f"{judge.name(each)} was not told the new address" for each in due if each.key not in told]
     return [*verdict.missing, *silent]
