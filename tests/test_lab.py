@@ -70,7 +70,7 @@ def test_all_that_is_used_is_made_before() -> None:
     assert {each.within for each in commands} - {""} <= made
     for chassis in PLAN.chassis_names:
         own = [each.argv[0] for each in commands if each.environ.get("OVS_RUNDIR") == f"/run/ow/{chassis}/openvswitch"]
-        assert own[:5] == ["ovsdb-server", "ovs-vsctl", "ovs-vswitchd", "ovs-vsctl", "ovn-controller"]
+        assert own[:4] == ["ovsdb-server", "ovs-vsctl", "ovs-vswitchd", "ovn-controller"]
 
 
 def test_a_cluster_is_made_by_its_first_member_and_joined_by_the_others() -> None:
@@ -196,7 +196,7 @@ def test_a_table_of_ovsdb_is_read() -> None:
         ["up", "--prefix", "a1234567890"],
         ["up", "--dir", "/tmp/a b"],
         ["up", "--dir", "/" + "d" * run.LONGEST_FOLDER],
-        ["exec", "ch1"],
+        ["exec"],
         [],
     ],
     ids=str,
@@ -344,6 +344,9 @@ class TestReal:
         assert {"db.sock", "ovn-controller.pid", "br-int", "v-w2"} <= {*links.stdout.split()}
         assert "gr1" in ovnwatch(lab, "exec", "w1", "--", "ovn-nbctl", "lr-list").stdout
         assert ovnwatch(lab, "exec", "ch2", "--", "sh", "-c", "exit 7").returncode == 7
+        assert ovnwatch(lab, "exec", "w1", "--", "echo", "a", "--", "b").stdout == "a -- b\n"
+        nothing = ovnwatch(lab, "exec", "ch2", "--")
+        assert (nothing.returncode, "wants a command" in nothing.stderr) == (1, True)
         wrong = ovnwatch(lab, "exec", "ch9", "--", "true")
         assert (wrong.returncode, "no host 'ch9'" in wrong.stderr) == (1, True)
 
@@ -402,6 +405,16 @@ class TestReal:
         assert ovnwatch(lab, "status").returncode == 0
         with pytest.raises(LabError, match="ch2 has no 'ovn-northd'; it has ovsdb-server ovs-vswitchd ovn-controller"):
             change.hold(lab, "ch2", "ovn-northd")
+
+    def test_ovn_uses_no_translation_by_which_ovs_aborts(self, lab: Lab) -> None:
+        change.restart(lab, "ch3", "ovs-vswitchd")
+        run.run(build.nbctl(lab, "--wait=hv", "sync"))
+
+        def used(chassis: str) -> bool:
+            there = topology.environ(lab, chassis)
+            return "nat(src)" in run.run(build.Run(("ovs-ofctl", "dump-flows", "br-int"), environ=there))
+
+        wait_for(lambda: not any(map(used, lab.chassis_names)), LONG)
 
     def test_a_cut_tunnel_separates_two_chassis_alone(self, lab: Lab) -> None:
         change.cut_tunnel(lab, "ch1", "ch2")

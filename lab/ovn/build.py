@@ -30,20 +30,13 @@ from lab.ovn.topology import (
 OVS_SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 OVN_SCHEMA = "/usr/share/ovn/ovn-{}.ovsschema"
 PATIENCE = "--timeout=30"  # seconds; else the tools wait for ever for a daemon that does not answer
+# The datapath's row would else be made by ovn-controller, which reads there at once what OVS can.
+BRIDGES = """
+add-br br-int -- set Bridge br-int datapath_type=netdev fail_mode=secure other-config:disable-in-band=true
+-- add-br br-ex -- set Bridge br-ex datapath_type=netdev -- add-port br-ex eth0
+-- --id=@it create Datapath datapath_version=0 -- set Open_vSwitch . datapaths:netdev=@it
+"""
 OVERLAY_MTU = 1400  # of workloads: a tunnel adds 58 bytes, and what is longer than 1500 is lost in it
-BR_INT = ("set", "Bridge", "br-int", "datapath_type=netdev", "fail_mode=secure", "other-config:disable-in-band=true")
-# The row would else be made by ovn-controller, which reads there at once what OVS can.
-DATAPATH = (
-    "--id=@it",
-    "create",
-    "Datapath",
-    "datapath_version=0",
-    "--",
-    "set",
-    "Open_vSwitch",
-    ".",
-    "datapaths:netdev=@it",
-)
 HA_JOIN = "100.64.0.100"
 HA_PORT = "ha-ext-ha"  # the port of the router `ha` that leads outside; its gateway fails over
 EGRESS_PRIORITY, HA_PRIORITY = 100, 200  # of the router's policies
@@ -130,7 +123,6 @@ def start(lab: Lab, daemon: Daemon) -> Iterator[Run]:
     """Start a daemon, the first or another one, that does not run."""
     yield Run(daemon.argv, lab.namespace(daemon.host), topology.environ(lab, daemon.host))
     if daemon.name == "ovs-vswitchd":
-        yield vsctl(lab, daemon.host, "--may-exist", "add-br", "br-int", "--", *BR_INT, "--", *DATAPATH)
         yield no_zero_snat(lab, daemon.host)
 
 
@@ -139,7 +131,7 @@ def no_zero_snat(lab: Lab, chassis: str) -> Run:
 
     In userspace OVS 3.1.0 aborts on the next packet of such a connection that is over but not yet forgotten, as when a
     client takes its port again (`conn_type == CT_CONN_TYPE_DEFAULT failed in conn_update_state()`). It writes what it
-    can into a new row of the datapath, and into an old one when it starts: that is waited for.
+    can into its database whenever it has started: that is waited for.
     """
     can = ["capabilities", "includes", ["map", [["ct_zero_snat", "true"]]]]
     wait = {"op": "wait", "timeout": 10_000, "columns": ["_uuid"], "until": "!=", "rows": []}
@@ -180,10 +172,8 @@ def new_chassis(lab: Lab, chassis: str) -> Iterator[Run]:
     yield Run(("ovsdb-tool", "create", f"{lab.folder}/{chassis}/db/conf.db", OVS_SCHEMA))
     yield from start(lab, daemons["ovsdb-server"])
     told = (f"external-ids:{name}={value}" for name, value in ids.items())
-    yield vsctl(lab, chassis, "--no-wait", "init", "--", "set", "Open_vSwitch", ".", *told)
+    yield vsctl(lab, chassis, "--no-wait", "init", "--", "set", "Open_vSwitch", ".", *told, "--", *BRIDGES.split())
     yield from start(lab, daemons["ovs-vswitchd"])
-    outer = "add-br br-ex -- set Bridge br-ex datapath_type=netdev -- add-port br-ex eth0"
-    yield vsctl(lab, chassis, *outer.split())
     yield batch(space, f"address add {underlay(chassis)}/24 dev br-ex", "link set br-ex up")
     yield from start(lab, daemons["ovn-controller"])
 
