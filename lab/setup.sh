@@ -42,6 +42,7 @@ ethtool ethtool
 openvswitch-switch ovsdb-server ovs-vswitchd ovs-vsctl
 ovn-central ovn-northd
 ovn-host ovn-controller
+chromium chromium
 END
 }
 
@@ -58,7 +59,10 @@ install() {
     export DEBIAN_FRONTEND=noninteractive
     apt="apt-get -qq -o DPkg::Lock::Timeout=120"
     # shellcheck disable=SC2086 # words of a command
-    said=$({ $apt update || true; $apt install -y --no-install-recommends "$@"; } 2>&1) || echo "$said" >&2
+    apt_install="$apt install -y --no-install-recommends"
+    # One by one where not all of them can be had: Ubuntu, say, has Chromium only as a snap.
+    said=$({ $apt update || true; $apt_install "$@" || for each in "$@"; do $apt_install "$each"; done; } 2>&1) ||
+        echo "$said" >&2
     for each in "$@"; do
         systemctl disable "$each" >/dev/null 2>&1 || true
     done
