@@ -58,9 +58,9 @@ install() {
     fi
     export DEBIAN_FRONTEND=noninteractive
     apt="apt-get -qq -o DPkg::Lock::Timeout=120"
-    # shellcheck disable=SC2086 # words of a command
     apt_install="$apt install -y --no-install-recommends"
     # One by one where not all of them can be had: Ubuntu, say, has Chromium only as a snap.
+    # shellcheck disable=SC2086 # words of a command
     said=$({ $apt update || true; $apt_install "$@" || for each in "$@"; do $apt_install "$each"; done; } 2>&1) ||
         echo "$said" >&2
     for each in "$@"; do

@@ -337,7 +337,12 @@ def test_the_page_and_what_stands_beside_it(bare: Exporter) -> None:
     assert status == 200
     assert "Live Migration Dashboard" in text
     assert '<a href="/own">' in text
-    for path, start in (("/page.js", "// Draws"), ("/page.css", ":root"), ("/healthz", "ok"), ("/-/healthy", "hea")):
+    for path, start in (
+        ("/page/page.js", "// Wires"),
+        ("/page/page.css", "/* Calm"),
+        ("/healthz", "ok"),
+        ("/-/healthy", "hea"),
+    ):
         assert bare.get(path)[1].startswith(start)
     assert "ovnwatch_peer_heard" in bare.get("/own")[1]
     assert json.loads(bare.get("/history")[1]) == []

@@ -188,7 +188,7 @@ def test_names_that_would_be_one_stay_two() -> None:
     assert {each.target for each in settings.streams} == {"peer-1-lb", "peer-1"}
 
 
-@pytest.mark.parametrize("path", ["/", "/status", "/api/data", "/healthz", "/page.js", "/-/ready"])
+@pytest.mark.parametrize("path", ["/", "/status", "/api/data", "/healthz", "/page/page.js", "/simple", "/-/ready"])
 def test_metrics_stay_off_the_pages_own_paths(path: str) -> None:
     (found,) = problems(SOME, f"--web.telemetry-path={path}")
     assert found.startswith("--web.telemetry-path: want a path")

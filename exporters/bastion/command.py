@@ -3,15 +3,20 @@
 import asyncio
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from exporters import logs, process
 from exporters.api import add_book
+from exporters.bastion.broadcast import Broadcast
 from exporters.bastion.heard import Heard
+from exporters.bastion.live import Live
 from exporters.bastion.lookout import Lookout
+from exporters.bastion.marks import Marks
 from exporters.bastion.page import Page
 from exporters.bastion.pull import Pull
 from exporters.bastion.settings import BASTION, BastionSettings
+from exporters.bastion.view import MOST_EVENTS, View
 from exporters.bastion.ways import Way
 from exporters.echo.servers import max_connections, serve_echoes
 from exporters.exposition import Exposition, make_registry
@@ -31,30 +36,55 @@ def main(argv: Sequence[str]) -> int:
     return process.main(BASTION, argv, _run)
 
 
+class Screen(NamedTuple):
+    """What makes up the status page."""
+
+    view: View
+    broadcast: Broadcast
+    page: Page
+    live: Live
+
+
+def _screen(settings: BastionSettings, record: Record, pull: Pull, lookout: Lookout) -> Screen:
+    def look() -> Sequence[Mapping[str, Any]]:
+        return lookout.findings
+
+    marks = Marks(record)
+    view = View(record, pull, marks, look)
+    ours = record.identity
+    view.about(version=ours.version, grafana=settings.grafana_url or "", acts=bool(settings.token))
+    broadcast = Broadcast(view.step, lambda: view.state, ours.instance[:12])
+    page = Page(record, pull, marks, broadcast, look=look, token=settings.token)
+    return Screen(view, broadcast, page, Live(record, marks, broadcast, settings.token))
+
+
+def _pull(settings: BastionSettings, record: Record, engine: Engine) -> Pull:
+    def foreign(way: Way) -> bool:
+        stats = record.stats.get(way.stream)
+        return stats is not None and stats.now_state == "up" and not stats.peer.get("instance")
+
+    heard = Heard(max(settings.max_history, MOST_EVENTS))
+    return Pull(settings.source, f"ovnwatch/{record.identity.version}", heard, engine.address, foreign)
+
+
 async def _run(settings: BastionSettings, argv: Sequence[str], end: End) -> None:
     loop = asyncio.get_running_loop()
     identity = identify(settings.source, settings.node, settings.zone)
     journal = Journal(settings.journal and settings.journal / file_name("bastion", settings.source))
     record = Record(settings.streams, identity, settings.max_history, reported_as="bastion", journal=journal)
     engine = Engine(settings.streams, identity, record, loop, settings.descriptors)
-    heard = Heard(settings.max_history)
-    agent = f"ovnwatch/{identity.version}"
-
-    def foreign(way: Way) -> bool:
-        stats = record.stats.get(way.stream)
-        return stats is not None and stats.now_state == "up" and not stats.peer.get("instance")
-
-    pull = Pull(identity.source, agent, heard, engine.address, foreign)
+    pull = _pull(settings, record, engine)
     lookout = Lookout(record, pull)
 
     def use(new: BastionSettings) -> None:
         engine.update(new.streams)
         pull.update(new.streams, new.poll_interval)
+        screen.view.about(grafana=new.grafana_url or "")
         logs.set_up(new.log_level, new.log_format)
 
     reloads = Reloads(BASTION, argv, os.environ, settings, use)
     exposition = Exposition(make_registry(build_info(identity), record, pull, reloads))
-    page = Page(record, pull, lambda: lookout.findings, settings.token)
+    screen = _screen(settings, record, pull, lookout)
     serving: list[Server] = []
     tasks = Tasks()
     started = False
@@ -69,7 +99,8 @@ async def _run(settings: BastionSettings, argv: Sequence[str], end: End) -> None
             settled=record.save,
             landing=False,
         )
-        page.add_to(app, settings.telemetry_path)
+        screen.page.add_to(app, settings.telemetry_path)
+        screen.live.add_to(app)
         add_book(app, identity, record, settings.max_history, lambda: {"look": lookout.findings})
         await serve_echoes(serving, identity, settings.listen)
         serving.append(await serve(app, *settings.web_listen, max_connections=min(max_connections(), 512)))
@@ -79,6 +110,7 @@ async def _run(settings: BastionSettings, argv: Sequence[str], end: End) -> None
         engine.start()
         pull.update(settings.streams, settings.poll_interval)
         tasks.spawn(lookout.watch())
+        screen.broadcast.start()
         reloads.at_hangup(tasks)
         tasks.spawn(record.save_now_and_then())
         started = True
@@ -89,6 +121,7 @@ async def _run(settings: BastionSettings, argv: Sequence[str], end: End) -> None
     finally:
         async with asyncio.timeout(STOP_SECONDS):
             await tasks.close()
+            await screen.broadcast.close()
             await pull.close()
             await engine.stop()
             await asyncio.gather(*(each.close() for each in serving))

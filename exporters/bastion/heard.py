@@ -31,11 +31,16 @@ class Read:
 
 @dataclass(slots=True)
 class Entry:
-    """An item as it is shown. `end` is in wall seconds of our own clock, infinite while it is open."""
+    """An item as it is shown. `end` is in wall seconds of our own clock, infinite while it is open.
+
+    `offset`: the seconds its times are ahead of our clock; `version`: of the whole, when it changed last.
+    """
 
     shown: dict[str, Any]
     peer: str
     end: float
+    offset: float
+    version: int
     hidden: bool = False
 
 
@@ -45,6 +50,7 @@ class Heard:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.cleared = 0.0  # wall seconds
+        self.version = 0  # rises whenever an entry changes
         self._entries: dict[tuple[str, str], Entry] = {}  # by journal and id
         self._read: defaultdict[str, Read] = defaultdict(Read)  # by peer
 
@@ -77,7 +83,9 @@ class Heard:
             if known is None or known.shown["seq"] < item.seq:
                 end = _end(item, offset)
                 shown = {**item.model_dump(), "journal": journal}
-                self._entries[journal, item.id] = Entry(shown, peer, end, hidden=end <= self.cleared)
+                self.version += 1
+                hidden = end <= self.cleared
+                self._entries[journal, item.id] = Entry(shown, peer, end, offset, self.version, hidden)
         self._make_room()
         _put(self._read[peer].cursors, journal, cursor)
         return cursor
@@ -89,6 +97,7 @@ class Heard:
             if entry is not None and item.state == "open" and entry.shown["state"] != "closed":
                 entry.shown = {**item.model_dump(), "journal": journal, "seq": entry.shown["seq"]}
                 entry.end = inf
+                self._changed(entry)
 
     def clear(self, now: float) -> None:
         """Hide what has ended; `now` is in wall seconds."""
@@ -104,6 +113,10 @@ class Heard:
         """All of it, hidden or not."""
         return [entry.shown for entry in self._entries.values()]
 
+    def changed(self, version: int) -> list[Entry]:
+        """What changed since that version, hidden or not."""
+        return [entry for entry in self._entries.values() if entry.version > version]
+
     def keep(self, peers: Container[str]) -> None:
         """Forget which journals all other peers have; what they told stays."""
         for peer in [each for each in self._read if each not in peers]:
@@ -114,6 +127,11 @@ class Heard:
             if of == journal and entry.end == inf:
                 entry.shown = {**entry.shown, "state": "truncated"}
                 entry.end = times.seconds(entry.shown["start_time"]) + entry.shown["duration_sec"]
+                self._changed(entry)
+
+    def _changed(self, entry: Entry) -> None:
+        self.version += 1
+        entry.version = self.version
 
     def _make_room(self) -> None:
         excess = len(self._entries) - self.limit

@@ -1,9 +1,10 @@
 """The bastion's page and its API: what we see from outside, what the peers see, one history, and where to look.
 
+GET  /                  the page, which lives on /api/stream (see live.py); /simple: one table without script
 GET  /api/data           {"external_tests": {"peer-1-lb (HTTP)": {"status", "error", "last_update"}},
                           "internal_status": {"peer-1-route": what that peer says, or {"error", "url"}},
                           "history": [newest first], and ours: "look", "peers", "streams"}
-POST /api/clear_history  with the bearer token: hides what is over, here and at every peer; nothing is lost
+POST /api/clear_history with the bearer token: hides what is over, here and at every peer; nothing is lost
 GET  /healthz            ok
 """
 
@@ -23,7 +24,10 @@ from aiohttp import hdrs, web
 
 from exporters import times
 from exporters.api import json_response
+from exporters.bastion.broadcast import Broadcast
+from exporters.bastion.marks import Marks
 from exporters.bastion.pull import Peer, Pull
+from exporters.bastion.simple import REFRESH_SECONDS, simple
 from exporters.bastion.ways import SUFFIXES
 from exporters.probing.record import Record, Stats
 from exporters.web import require_token
@@ -35,10 +39,33 @@ STEPS_PER_TURN = 50
 WORDS = {"up": "connected", "down": "error", "frozen": "error", "unknown": "unknown"}
 
 ASSETS = Path(__file__).parent / "page"
-KINDS = {"page.html": "text/html", "page.js": "text/javascript", "page.css": "text/css"}
+KINDS = {
+    "page.html": "text/html",
+    "page.css": "text/css",
+    "icon.svg": "image/svg+xml",
+    **dict.fromkeys(
+        (
+            f"{each}.js"
+            for each in (
+                "page",
+                "acts",
+                "dom",
+                "export",
+                "history",
+                "live",
+                "matrix",
+                "rows",
+                "store",
+                "timeline",
+                "top",
+            )
+        ),
+        "text/javascript",
+    ),
+}
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     hdrs.CACHE_CONTROL: "no-cache",
@@ -49,10 +76,19 @@ class Page:
     """Answers for one bastion; `look` tells what is to blame."""
 
     def __init__(
-        self, record: Record, pull: Pull, look: Callable[[], Sequence[Mapping[str, Any]]], token: str | None
+        self,
+        record: Record,
+        pull: Pull,
+        marks: Marks,
+        broadcast: Broadcast,
+        *,
+        look: Callable[[], Sequence[Mapping[str, Any]]],
+        token: str | None,
     ) -> None:
         self._record = record
         self._pull = pull
+        self._marks = marks
+        self._broadcast = broadcast
         self._look = look
         self._token = token
         self._building: asyncio.Task[str] | None = None
@@ -63,10 +99,16 @@ class Page:
         """Serve the page at /, its API, and /healthz."""
         for name, kind in KINDS.items():
             text = (ASSETS / name).read_text(encoding="utf-8").replace("{telemetry_path}", html.escape(telemetry_path))
-            app.router.add_get("/" if name == "page.html" else f"/{name}", _static(text, kind))
+            app.router.add_get("/" if name == "page.html" else f"/page/{name}", _static(text, kind))
+        app.router.add_get("/simple", self._simple)
         app.router.add_get("/api/data", self._data)
         app.router.add_post("/api/clear_history", self._clear)
         app.router.add_get("/healthz", _healthz)
+
+    async def _simple(self, _: web.Request) -> web.Response:
+        text = simple(await self._broadcast.fresh(), time.time())
+        headers = {**HEADERS, "Refresh": str(REFRESH_SECONDS)}
+        return web.Response(text=text, content_type="text/html", headers=headers)
 
     async def _data(self, _: web.Request) -> web.Response:
         if self._building is None and monotonic() - self._built >= DATA_SECONDS:
@@ -105,7 +147,7 @@ class Page:
     async def _clear(self, request: web.Request) -> web.Response:
         require_token(request, self._token)
         now = time.time()
-        self._record.clear(now)
+        self._marks.clear(now)
         await self._record.save()
         self._pull.heard.clear(now)
         self._built = -inf

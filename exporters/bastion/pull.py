@@ -147,18 +147,21 @@ class Pull(Collector):
         """The streams of all sources whose word still counts."""
         now = monotonic()
         heard = (peer for peer in self.known() if peer.heard)
-        return [each for peer in heard for source in self._lately(peer, now).values() for each in source.streams]
+        return [each for peer in heard for source in self.lately(peer, now).values() for each in source.streams]
 
     def answering(self) -> dict[str, Set[str]]:
         """By peer, the sources that answer behind it, or did when it was heard last."""
         return {
-            peer.name: self._lately(peer, max(source.at for source in peer.sources.values())).keys()
+            peer.name: self.lately(peer, max(source.at for source in peer.sources.values())).keys()
             for peer in self.known()
             if peer.sources
         }
 
-    def _lately(self, peer: Peer, now: float) -> dict[str, Source]:
-        """Several sources behind one address come round in turn, so that each counts the longer."""
+    def lately(self, peer: Peer, now: float) -> dict[str, Source]:
+        """The sources of a peer whose word still counts at `now` (monotonic).
+
+        Several sources behind one address come round in turn, so that each counts the longer.
+        """
         since = now - (FRESH_SECONDS + 2 * self._interval) * len(peer.sources)
         return {name: source for name, source in peer.sources.items() if source.at > since}
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator
 
@@ -17,7 +18,7 @@ from exporters.options import Given, Option
 from exporters.settings import File, Program, Said, Settings, read, settle, table
 from exporters.targets import Entry
 
-OWN_PATHS = ("/api/", "/status", "/history", "/healthz", "/page.")  # what the page's port serves
+OWN_PATHS = ("/api/", "/status", "/history", "/healthz", "/page/", "/simple")  # what the page's port serves
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,7 @@ class BastionSettings(Settings):
     """All that `ovnwatch bastion` needs to know."""
 
     poll_interval: float  # seconds between two looks at what a peer measured
+    grafana_url: str | None  # that the page links to
 
 
 def _polling(seconds: float) -> float:
@@ -35,11 +37,22 @@ def _polling(seconds: float) -> float:
 
 class BastionFile(File):
     poll_interval: Annotated[float, AfterValidator(_polling)] | None = None
+    grafana_url: str | None = None
 
 
 def page_address(text: str) -> tuple[str, int]:
     """An address, or a port alone, as DASHBOARD_PORT has it."""
     return targets.address(f":{text}" if text.isdigit() else text)
+
+
+def web_url(text: str) -> str:
+    """An http or https URL without query, its last slash taken off."""
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError(f"want a URL such as https://grafana.example.com, without query: {text!r}")
+    if parts.username is not None:
+        raise ValueError("want a URL without user and password: everybody sees it")
+    return text.rstrip("/")
 
 
 def telemetry_path(text: str) -> str:
@@ -61,6 +74,8 @@ OPTIONS = table(
                "I/N: probe the I-th of N equal parts, counted from 0"),
         Option("poll_interval", lambda text: _polling(options.number(text)), "1.0", "", "POLL_INTERVAL",
                "poll_interval", "seconds between two looks at what a peer measured"),
+        Option("grafana_url", web_url, "", "--grafana.url", "OVNWATCH_GRAFANA_URL", "grafana_url",
+               "where Grafana is, for links from the page to the dashboard of the same moment"),
     ],
     web_listen=Option("web_listen", page_address, ":9091", "--web.listen-address", "DASHBOARD_PORT",
                       "web.listen_address", "address of the page, its API, metrics and health; a port alone will do"),
@@ -83,6 +98,7 @@ def load_bastion(argv: Sequence[str], environ: Mapping[str, str], descriptors: i
         unnamed="name targets in METALLB_PEERS, NODEPORT_PEERS, ROUTE_PEERS or the file's `targets:`",
         keep=lambda stream: mine is None or ours(stream, mine),
         poll_interval=said.given["poll_interval"].value,
+        grafana_url=said.given["grafana_url"].value,
     )
 
 

@@ -52,6 +52,7 @@ ALIVE = 1.0  # seconds after the last tick in which streams may pass for observe
 MARK_SECONDS = 10.0
 MARKS = 90  # of them is the window of coverage
 COVERAGE_WINDOW = MARKS * MARK_SECONDS
+CLEARED = "json_extract(item, '$.cause') = 'cleared'"  # of a window: it is where somebody cleared, and has no length
 MOST_NODES = 10_000  # whose boots are remembered
 MOST_BOOTS = 32  # of one node
 
@@ -490,12 +491,16 @@ class Stats:
 
 
 class Entry(NamedTuple):
-    """A line of the history; item is None while the event is open."""
+    """A line of the history; item is None while the event is open. (A window that is open has one all the same.)"""
 
     seq: int
     number: int
     stats: Stats | None  # None: of an earlier run
     item: dict[str, Any] | None
+
+    @property
+    def over(self) -> bool:
+        return self.item is not None and self.item["state"] != "open"
 
 
 def _open(stats: Stats, number: int, now: float) -> list[Event]:
@@ -696,6 +701,16 @@ class Record:
 
     # -- history
 
+    @property
+    def seq(self) -> int:
+        """Of the newest change."""
+        return self._seq
+
+    @property
+    def served(self) -> int:
+        """Changes up to this `seq` may be told: the journal has them, or has trouble."""
+        return self._seq if self.journal is None else self.journal.served
+
     def put(
         self,
         stats: Stats,
@@ -721,7 +736,7 @@ class Record:
         self._items.pop(key, None)
         self._items[key] = entry
         self._over.pop(key, None)
-        if entry.item is not None:
+        if entry.over:
             self._over[key] = None
         while len(self._items) > self.max_history:
             # What is over goes before what is open, the oldest first.
@@ -743,11 +758,10 @@ class Record:
 
         Of what is over only the newest `max_history` are known here, and none that the journal does not have yet.
         """
-        now = monotonic()
-        served = self._seq if self.journal is None else self.journal.served
+        now, served = monotonic(), self.served
         found: list[dict[str, Any]] = []
         for entry in self._items.values():
-            if not since < entry.seq <= served or (entry.item is not None and entry.seq <= self._cleared):
+            if not since < entry.seq <= served or (entry.over and entry.seq <= self._cleared):
                 continue
             if len(found) == limit:
                 break
@@ -770,15 +784,32 @@ class Record:
         live = {item["id"]: item for item in self.history() if item["state"] == "open"} if found else {}
         return [(seq, json.dumps(live[key]) if key in live else text) for seq, key, text in found]
 
-    def clear(self, now: float) -> None:
-        """Set a marker at `now` (Unix time): what ended before is listed no longer. It stays, and so do the numbers."""
+    def note(self, kind: str, cause: str, start: float, end: float, more: Mapping[str, Any]) -> dict[str, Any]:
+        """Enter a window or a note that somebody made, in Unix times; `more` is what else its item says.
+
+        With the `id` of an earlier one it is what became of that.
+        """
+        self._seq += 1
+        item = {**self._own_item(kind, cause, start, end, self._seq), **more}
+        self._enter(Entry(self._seq, 0, None, item), item["id"])
+        if self.journal is not None:
+            self._write(item)
+        return item
+
+    def clear(self, now: float) -> dict[str, Any]:
+        """Set a marker at `now` (Unix time): what ended before is listed no longer. It stays, and so do the numbers.
+
+        Returns its item, which only the journal lists.
+        """
         self.cleared_at = now
         self._cleared = self._seq
         for stats in self.stats.values():
             stats.clear(monotonic())
+        self._seq += 1
+        marker = self._own_item("window", "cleared", now, now, self._seq)
         if self.journal is not None:
-            self._seq += 1
-            self._write(self._own_item("window", "cleared", now, now, self._seq))
+            self._write(marker)
+        return marker
 
     # -- over restarts
 
@@ -832,12 +863,14 @@ class Record:
         since = before.seq if before else 0
         for row in journal.rows("seq > ? AND length(totals) > 0", (since,)):
             self._add_totals(row)
-        for row in journal.rows("kind = 'window'", newest=1):
+        for row in journal.rows(f"kind = 'window' AND {CLEARED}", newest=1):
             self._cleared, self.cleared_at = row.seq, row.at
-        for row in journal.rows("state <> 'open' AND kind <> 'window'", newest=self.max_history):
+        marks = journal.rows(f"kind = 'window' AND state = 'open' AND NOT {CLEARED}")
+        over = journal.rows(f"state <> 'open' AND NOT (kind = 'window' AND {CLEARED})", newest=self.max_history)
+        for row in sorted([*marks, *over]):
             self._enter(Entry(row.seq, 0, None, json.loads(row.item)), row.id)
         now = time()
-        for row in journal.rows("state = 'open'"):
+        for row in journal.rows("state = 'open' AND kind <> 'window'"):
             self._truncate(row, now)
         alive = before.at if before else max((row.at for row in journal.rows(newest=1)), default=now)
         for row in journal.rows("seq > ? AND kind = 'gap'", (since,)):  # told by a process that ended before it saved

@@ -1,151 +1,156 @@
-// Draws /api/data once a second. Whatever it says is set as text, never as markup: peers are strangers.
-"use strict";
+// Wires the page: what changed marks its parts for drawing, which happens once a frame.
+import { acts, refresh as refreshActs } from "./acts.js";
+import { $, el, flag, natural, put } from "./dom.js";
+import { csv, json, save } from "./export.js";
+import { History } from "./history.js";
+import { Live } from "./live.js";
+import { Matrix } from "./matrix.js";
+import { PATH, PROTOCOL, PROTOCOLS, SIDE, SOURCE, TARGET, worst } from "./store.js";
+import { SPANS, Timeline } from "./timeline.js";
+import { beat, fresh, top } from "./top.js";
 
-const STALE_MS = 5000;
-const PROTOCOLS = ["http", "ws", "tcp"];
-let latest = 0; // when data last came, on this browser's clock
-let shown = ""; // its time, on the bastion's
+const dirty = new Set();
+let frame = 0, beaten = 0, wanted = "worst";
+const index = { out: new Map(), in: new Map() }; // "row\ncolumn" to numbers of streams
 
-function el(name, text, kind) {
-  const made = document.createElement(name);
-  if (text !== undefined) made.textContent = text;
-  if (kind) made.className = kind;
-  return made;
-}
-
-function put(id, ...children) {
-  document.getElementById(id).replaceChildren(...children);
-}
-
-function table(caption, heads, rows) {
-  const made = el("table");
-  if (caption) made.append(el("caption", caption));
-  const head = el("tr");
-  for (const text of heads) head.append(el("th", text));
-  made.append(head);
-  for (const [name, ...cells] of rows) {
-    const row = el("tr");
-    row.append(el("th", name));
-    for (const [text, kind] of cells) row.append(el("td", text, kind));
-    made.append(row);
+const live = new Live((sections) => {
+  sections.forEach((each) => dirty.add(each));
+  soon();
+}, () => {
+  if (live.beaten !== beaten && live.at) {
+    beaten = live.beaten;
+    beat();
+    dirty.add("time");
+    soon();
   }
-  return made;
-}
-
-function word(streams) {
-  if (!streams.length) return ["", ""];
-  const states = streams.map((one) => (one.observed ? one.state : "unknown"));
-  const bad = streams.find((one, at) => states[at] === "down" || states[at] === "frozen");
-  if (bad) return [bad.state === "frozen" ? "frozen" : bad.cause || "down", "error"];
-  return states.includes("unknown") ? ["unknown", "unknown"] : ["connected", "connected"];
-}
-
-function external(streams) {
-  const rows = new Map();
-  for (const one of streams) {
-    const name = `${one.target} by ${one.path}`;
-    if (!rows.has(name)) rows.set(name, []);
-    rows.get(name).push(one);
+  if (fresh(live) !== (document.body.dataset.level === "stale")) {
+    dirty.add("time");
+    soon();
   }
-  return table("", ["target", "HTTP", "WS", "TCP"], [...rows].map(([name, its]) =>
-    [name, ...PROTOCOLS.map((protocol) => word(its.filter((one) => one.protocol === protocol)))]));
+});
+
+const now = () => live.now;
+const history = new History($("history"), live);
+const timeline = new Timeline($("timeline"), live, (id) => history.detail(id));
+
+function choose(stream, words) {
+  history.only({ source: stream[SOURCE], target: stream[TARGET], ...words });
 }
 
-function internal(status, peers, protocol) {
-  const targets = new Set();
-  for (const one of Object.values(status)) for (const name of Object.keys(one.connections || {})) targets.add(name);
-  const names = [...targets].sort();
-  const rows = Object.entries(status).map(([name, one]) => {
-    const from = `From ${one.source || name}`;
-    if (one.error !== undefined) {
-      const peer = peers.find((each) => each.url === one.url) || {};
-      return [from, [`NOT HEARD since ${clock(peer.since)}: ${one.error}`, "unknown"]];
-    }
-    return [from, ...names.map((target) => {
-      const state = (one.connections[target] || {})[protocol] || "";
-      return [state, state === "disconnected" ? "error" : state];
-    })];
-  });
-  return table(protocol.toUpperCase(), ["", ...names], rows);
-}
+const outside = new Matrix($("outside"), { label: "States from outside", height: 26, now, read: (row, column) => read("out", row, column),
+  open: ({ stream }) => choose(stream, { path: stream[PATH], protocol: stream[PROTOCOL] }) });
+const mesh = new Matrix($("mesh"), { label: "States from pod to pod", height: 22, now, read: (row, column) => read("in", row, column),
+  open: ({ stream }) => choose(stream, wanted === "worst" ? {} : { protocol: wanted }) });
 
-function clock(text) {
-  const time = new Date(text);
-  return isNaN(time) ? "?" : time.toLocaleString();
-}
-
-function event(item) {
-  const source = item.stream ? item.stream.split("|")[0] : item.name;
-  const from = item.source === "bastion" ? "Bastion" : source || item.reporter;
-  const length = item.duration ? `${item.duration.estimate.toFixed(2)} s (${item.duration.lower.toFixed(2)} to ` +
-    `${item.duration.upper.toFixed(2)} s)` : `${item.duration_sec} s`;
-  const how = item.state === "open" ? `DISCONNECTED, so far ${length}` :
-    item.state === "truncated" ? `DISCONNECTED, end not seen, ${length}` : `DISCONNECTED for ${length}`;
-  const end = item.state === "closed" ? `, ended ${clock(item.end_time)}` : "";
-  if (item.kind === "gap") {
-    const whose = item.stream ? item.name : from;
-    return el("li", `${whose} was not observed for ${length}: ${item.cause}, from ${clock(item.start_time)}`, "unknown");
+function read(side, row, column) {
+  const numbers = index[side].get(`${row}\n${column}`);
+  if (!numbers) return null;
+  const parts = [];
+  for (const number of numbers) {
+    const stream = live.store.streams.get(number), cell = live.store.cells.get(number);
+    if (side === "in" && wanted !== "worst" && stream[PROTOCOL] !== wanted) continue;
+    if (cell) parts.push([`${stream[PROTOCOL]}${numbers.length > 1 && stream[5] === 6 ? " IPv6" : ""}`, cell, stream]);
   }
-  if (item.kind === "target_change") {
-    const [before, after] = [item.before, item.after].map((each) => (each || {})[item.cause] || "?");
-    return el("li", `[${item.protocol}] ${from} → ${item.name}: seen as ${after} since ${clock(item.start_time)}, ` +
-      `as ${before} before`);
+  if (!parts.length) return null;
+  const [state, since, cause] = worst(parts.map((each) => each[1]));
+  const stream = parts[0][2];
+  const title = side === "out" ? `${stream[TARGET]} by ${stream[PATH]}` : `${stream[SOURCE]} → ${stream[TARGET]}`;
+  return { state, since, cause, title, parts, stream, note: side === "in" ? unheard.get(row)?.note : "" };
+}
+
+let unheard = new Map();
+
+// Which rows and columns there are.
+function shape() {
+  index.out.clear();
+  index.in.clear();
+  const targets = new Set(), columns = new Map(), from = new Set(), to = new Set();
+  for (const [number, stream] of live.store.streams) {
+    const side = stream[SIDE];
+    const column = side === "out" ? `${stream[PATH]}|${stream[PROTOCOL]}` : stream[TARGET];
+    const row = side === "out" ? stream[TARGET] : stream[SOURCE];
+    (side === "out" ? targets : from).add(row);
+    if (side === "out") columns.set(column, { key: column, label: stream[PROTOCOL], group: stream[PATH], title: `${stream[PATH]} ${stream[PROTOCOL]}` });
+    else to.add(column);
+    const key = `${row}\n${column}`;
+    if (!index[side].has(key)) index[side].set(key, []);
+    index[side].get(key).push(number);
   }
-  const text = `[${item.protocol}] ${from} → ${item.name}: ${item.kind === "outage" ? how : `${item.kind}, ${length}`}, ` +
-    `started ${clock(item.start_time)}${end}, ${item.cause}`;
-  return el("li", text, item.state === "open" ? "error" : "");
+  unheard = new Map([...live.store.unheard()].map(([source, peer]) => [source, { ...peer, note: `not heard${peer.error ? `: ${peer.error}` : ""}` }]));
+  for (const source of unheard.keys()) from.add(source);
+  const rank = (column) => PROTOCOLS.indexOf(column.label);
+  const across = [...columns.values()].sort((a, b) => natural(a.group, b.group) || rank(a) - rank(b));
+  outside.shape(only([...targets].sort(natural), across.map((each) => each.key), "out").map((key) => ({ key, label: key })), across,
+    targets.size ? "No trouble." : "Nothing is probed from here.");
+  const names = [...to].sort(natural);
+  $("mesh").classList.toggle("dense", names.length > 14);
+  mesh.shape(only([...from].sort(natural), names, "in").map((key) => ({ key, label: key, note: unheard.get(key)?.note })),
+    names.map((key) => ({ key, label: key })), from.size ? "No trouble." : "No peer tells of others.");
+  put($("outside-count"), `${targets.size} targets`);
+  put($("mesh-count"), `${from.size} peers`);
 }
 
-function list(items, empty) {
-  if (!items.length) return el("p", empty, "unknown");
-  const made = el("ul");
-  made.append(...items);
-  return made;
+function only(rows, columns, side) {
+  if (!$(side === "out" ? "outside-trouble" : "mesh-trouble").checked) return rows;
+  return rows.filter((row) => unheard.has(row) || columns.some((column) => {
+    const found = read(side, row, column);
+    return found && found.state !== "up";
+  }));
 }
 
-function draw(data) {
-  put("look", list(data.look.map((one) => el("li", `${one.sure === "likely" ? "" : "Possibly: "}${one.text}`)),
-    "Nothing is known to fail."));
-  put("external", external(data.streams));
-  put("internal", ...["ws", "tcp", "http"].map((each) => internal(data.internal_status, data.peers, each)));
-  put("history", list(data.history.map(event), "No disconnections yet."));
+function soon() {
+  if (!frame) frame = requestAnimationFrame(draw);
 }
 
-function tell(error) {
-  const stale = Date.now() - latest > STALE_MS;
-  document.body.classList.toggle("stale", stale);
-  const state = latest ? `Last Updated: ${clock(shown)}` : "No data yet";
-  put("updated", `${state}${stale ? ", which is stale" : ""}${error ? `. Error fetching data: ${error}` : ""}`);
-}
-
-async function refresh() {
-  let error = "";
-  try {
-    const answer = await fetch("api/data", { cache: "no-store", signal: AbortSignal.timeout(4000) });
-    if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
-    const data = await answer.json();
-    draw(data);
-    shown = data.timestamp;
-    latest = Date.now();
-  } catch (problem) {
-    error = problem.message;
+function draw() {
+  frame = 0;
+  const { store } = live;
+  if (!store.facts.has("verdict")) return;
+  const filtered = $("outside-trouble").checked || $("mesh-trouble").checked;
+  if (dirty.has("streams") || dirty.has("peers") || (dirty.has("cells") && filtered)) shape();
+  else if (dirty.has("cells")) {
+    outside.refresh();
+    mesh.refresh();
   }
-  tell(error);
-  setTimeout(refresh, 1000);
+  top(store, live, now());
+  if (dirty.has("events") || dirty.has("marks")) history.draw();
+  else if (dirty.has("time")) history.tick();
+  if (dirty.has("events") || dirty.has("marks") || (dirty.has("time") && timeline.end === null)) timeline.draw();
+  put($("when-range"), timeline.words || "");
+  refreshActs(store);
+  dirty.clear();
 }
 
-async function clear() {
-  const button = document.getElementById("clear");
-  button.disabled = true;
-  try {
-    const headers = { Authorization: `Bearer ${document.getElementById("token").value}` };
-    const answer = await fetch("api/clear_history", { method: "POST", headers, signal: AbortSignal.timeout(15000) });
-    put("cleared", await answer.text());
-  } catch (problem) {
-    put("cleared", problem.message);
+function segments(id, choices, chosen, take) {
+  const field = $(id);
+  for (const [label, value] of choices) {
+    const input = el("input", { type: "radio", name: id, value, onchange: () => take(value) });
+    input.checked = value === chosen;
+    field.append(el("label", {}, input, el("span", {}, label)));
   }
-  button.disabled = false;
 }
 
-document.getElementById("clear").addEventListener("click", clear);
-refresh();
+segments("mesh-protocol", [["worst of", "worst"], ...PROTOCOLS.map((each) => [each, each])], "worst", (value) => {
+  wanted = value;
+  shape();
+});
+segments("when-span", SPANS, 900, (value) => redraw(() => timeline.show(Number(value))));
+segments("when-lanes", [["streams", false], ["paths", true]], false, (value) => redraw(() => { timeline.byPath = value; timeline.draw(); }));
+
+function redraw(act) {
+  act();
+  put($("when-range"), timeline.words);
+}
+
+$("zoom-in").addEventListener("click", () => redraw(() => timeline.zoom(0.5)));
+$("zoom-out").addEventListener("click", () => redraw(() => timeline.zoom(2)));
+$("zoom-left").addEventListener("click", () => redraw(() => timeline.move(-0.25)));
+$("zoom-right").addEventListener("click", () => redraw(() => timeline.move(0.25)));
+for (const id of ["outside-trouble", "mesh-trouble"]) $(id).addEventListener("change", shape);
+$("export-csv").addEventListener("click", () => save("ovnwatch.csv", "text/csv", csv(history.shown, now())));
+$("export-json").addEventListener("click", () => save("ovnwatch.json", "application/json", json(history.shown, now())));
+for (const dialog of document.querySelectorAll("dialog")) {
+  dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+}
+acts(() => live.store);
+flag(document.body, "ready", true);

@@ -1,0 +1,227 @@
+"""What the page shows, as sections of small values by key; how two states differ, and what they come to. Pure.
+
+A state is {section: {key: value}}; a change is told as {"set": {section: {key: value}}, "gone": {section: [key]}}:
+
+    streams   number: [side, source, target, path, protocol, family, interval]; side `out` is ours, `in` a peer's
+    cells     number: [state, since, cause]; up, down, frozen or unknown; Unix time
+    peers     name: {"heard", "since", "url", "error", "sources"}
+    events    id: see `event`
+    marks     id: {"kind", "start", "end", "text", "budget"}; kind is window, note or cleared
+    facts     about, verdict, summary, coverage, watcher, look
+
+Nobody changes a section: who has another one puts it in the old one's place, so that what is the same is `is` the same.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from exporters import times
+
+State = Mapping[str, Mapping[str, Any]]
+
+SECTIONS = ("streams", "cells", "peers", "events", "marks", "facts")
+MEASURED = ("outage", "blip", "break", "frozen")  # kinds of events about a stream
+COSTS = ("outage", "blip")  # those that cost a budget: the path did not carry
+ABOUT = 5  # parts of a stream's key
+
+
+def empty() -> dict[str, Mapping[str, Any]]:
+    return {section: {} for section in SECTIONS}
+
+
+def diff(before: State, after: State) -> dict[str, Any] | None:
+    """What turns one state into the other; None if nothing."""
+    set_: dict[str, dict[str, Any]] = {}
+    gone: dict[str, list[str]] = {}
+    for section in SECTIONS:
+        old, new = before[section], after[section]
+        if old is new:
+            continue
+        if others := {key: value for key, value in new.items() if key not in old or old[key] != value}:
+            set_[section] = others
+        if left := [key for key in old if key not in new]:
+            gone[section] = left
+    return {"set": set_, "gone": gone} if set_ or gone else None
+
+
+# Events.
+
+
+def event(item: Mapping[str, Any], offset: float = 0.0) -> dict[str, Any]:
+    """An entry of a history as the page has it: Unix times of our clock, which `offset` seconds are taken off for.
+
+    `length` is None while it is open: it grows with the time, and whoever shows it counts.
+    """
+    begin = times.seconds(item["start_time"]) - offset
+    start = _edge(item["start"], begin, offset)
+    is_open = item["state"] == "open"
+    end = None
+    if not is_open:
+        fallback = times.seconds(item["end_time"]) - offset if item["end_time"] else begin + item["duration_sec"]
+        end = _edge(item["end"], fallback, offset)
+    parts = item["stream"].split("|")
+    length = item["duration"]
+    return {
+        "kind": item["kind"],
+        "state": item["state"],
+        "stream": parts if len(parts) == ABOUT else None,
+        "name": item["name"],
+        "source": item["source"],
+        "start": start,
+        "end": end,
+        "length": None if is_open else [length["lower"], length["estimate"], length["upper"]],
+        "cause": item["cause"],
+        "causes": item["causes"],
+        "before": who(item["before"]),
+        "after": who(item["after"]),
+        "unconfirmed": item["unconfirmed"],
+        "stalled": item["stall_overlap"],
+    }
+
+
+def _edge(edge: Mapping[str, str | None], fallback: float, offset: float) -> list[float]:
+    """[earliest, latest]; peers may tell nonsense."""
+    found = []
+    for name in ("earliest", "latest"):
+        try:
+            found.append(times.seconds(edge[name] or "") - offset)
+        except (ValueError, OverflowError):
+            found.append(fallback)
+    return sorted(round(each, 3) for each in found)
+
+
+def who(peer: Mapping[str, str]) -> str:
+    """Who answered, in a line; "" if nobody said."""
+    names = [peer.get("source", ""), f"on {peer['node']}" if peer.get("node") else ""]
+    instance = peer.get("instance", "")
+    return " ".join(filter(None, [*names, f"({instance[:8]})" if instance else ""]))
+
+
+def mark(item: Mapping[str, Any]) -> dict[str, Any]:
+    """A window, a note or a clearing as the page has it."""
+    return {
+        "kind": "cleared" if item["cause"] == "cleared" else item["kind"],
+        "start": round(times.seconds(item["start_time"]), 3),
+        "end": round(times.seconds(item["end_time"]), 3) if item["end_time"] else None,
+        "text": item.get("text", ""),
+        "budget": item.get("budget_seconds"),
+    }
+
+
+# What it comes to.
+
+
+def verdict(ours: Counter[str], theirs: Counter[str], unheard: Sequence[str]) -> dict[str, Any]:
+    """In one line: are all paths up? `ours` and `theirs` count streams by state; `unheard` are peers that are not.
+
+    level: down, unknown (not all is known to be up), up, or none: nothing at all is observed.
+    """
+    total = ours + theirs
+    count, up, down, frozen = total.total(), total["up"], total["down"], total["frozen"]
+    fails = ", ".join(filter(None, (f"{down} down" if down else "", f"{frozen} frozen" if frozen else "")))
+    if up + down + frozen == 0:
+        level, text = "none", "Not observing"
+    elif fails:
+        level, text = "down", f"{fails} of {_streams(count)}"
+    elif up == count and not unheard:
+        level, text = "up", f"All {_streams(count)} up" if count > 1 else "The one stream is up"
+    else:
+        level, text = "unknown", f"{up} of {_streams(count)} up, {count - up} not known" if count > up else f"{up} up"
+    if unheard and level != "none":
+        text += f", {len(unheard)} peer{'s' if len(unheard) > 1 else ''} not heard"
+    sides = {"out": dict(ours), "in": dict(theirs)}
+    return {"level": level, "text": text, "sides": sides, "unheard": list(unheard)[:20]}
+
+
+def _streams(count: int) -> str:
+    return f"{count} stream{'s' if count != 1 else ''}"
+
+
+class Period(NamedTuple):
+    """The time that the summary is about: since when (Unix time), what it is called, what it may cost."""
+
+    begin: float
+    name: str
+    budget: float | None = None
+
+
+def period(marks: Iterable[Mapping[str, Any]], known_since: float, now: float, longest: float = 3600.0) -> Period:
+    """The open window; else what is known since the last clearing, an hour at most."""
+    cleared = 0.0
+    for each in marks:
+        if each["kind"] == "window" and each["end"] is None:
+            return Period(each["start"], each["text"], each["budget"])
+        if each["kind"] == "cleared":
+            cleared = max(cleared, each["start"])
+    if now - max(cleared, known_since) > longest:
+        return Period((now - longest) // 60 * 60, "the last hour")
+    return Period(cleared, "the clearing") if cleared > known_since else Period(known_since, "the start")
+
+
+def summary(events: Iterable[Mapping[str, Any]], about: Period, now: float) -> dict[str, Any]:
+    """What a period cost so far: events by kind, the seconds in which any path was out, and the stream hit worst.
+
+    `spent` is [lower, estimate, upper]: time in which several paths are out counts once.
+    """
+    counts: Counter[str] = Counter()
+    outer: list[tuple[float, float]] = []
+    inner: list[tuple[float, float]] = []
+    middle: list[tuple[float, float]] = []
+    by_stream: Counter[str] = Counter()
+    for each in events:
+        start, end = each["start"], each["end"] or [now, now]
+        if end[1] <= about.begin:
+            continue
+        counts[each["kind"]] += 1
+        if each["kind"] not in COSTS:
+            continue
+        begin = max((start[0] + start[1]) / 2, about.begin)
+        length = each["length"][1] if each["length"] else now - begin
+        outer.append((max(start[0], about.begin), end[1]))
+        inner.append((max(start[1], about.begin), end[0]))
+        middle.append((begin, min(begin + length, now)))
+        if each["stream"]:
+            by_stream["|".join(each["stream"])] += length
+    worst = max(by_stream.items(), key=lambda pair: pair[1], default=None)
+    return {
+        "since": round(about.begin),
+        "name": about.name,
+        "budget": about.budget,
+        "spent": sorted(round(union(spans), 1) for spans in (inner, middle, outer)),
+        "counts": dict(counts),
+        "worst": [worst[0].split("|"), round(worst[1], 1)] if worst else None,
+    }
+
+
+def union(spans: Iterable[tuple[float, float]]) -> float:
+    """How long any of the spans lasts."""
+    total, reached = 0.0, float("-inf")
+    for begin, end in sorted(spans):
+        total += max(0.0, end - max(begin, reached))
+        reached = max(reached, end)
+    return total
+
+
+def newest(events: Mapping[str, dict[str, Any]], most: int) -> dict[str, dict[str, Any]]:
+    """What is open, and of the others those that ended last, `most` in all."""
+
+    def age(key: str) -> float:
+        end = events[key]["end"]
+        return float("inf") if end is None else float(end[1])
+
+    kept = set(sorted(events, key=age, reverse=True)[:most])
+    return {key: each for key, each in events.items() if key in kept}
+
+
+def counted(cells: Iterable[Sequence[Any]]) -> Counter[str]:
+    """Cells by state."""
+    return Counter(cell[0] for cell in cells)
+
+
+def pieces(state: State, sections: Iterable[str] = SECTIONS, at_a_time: int = 200) -> Iterator[dict[str, Any]]:
+    """A state as changes of an empty one, no piece larger than so many values."""
+    for section in sections:
+        keys = list(state[section])
+        for place in range(0, len(keys), at_a_time):
+            yield {"set": {section: {key: state[section][key] for key in keys[place : place + at_a_time]}}, "gone": {}}

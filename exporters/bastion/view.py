@@ -1,0 +1,332 @@
+"""Reads records, peers and marks into the page's state, step by step: what is as it was costs a comparison.
+
+1. No event, and no state of a stream that belongs to one, is shown before the journal has it.
+2. What peers tell is read once: a source that told nothing new since is passed over.
+3. Other tasks have their turns: no step holds the loop for longer than some hundred comparisons.
+"""
+
+import asyncio
+import json
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from math import inf
+from time import monotonic
+from typing import Any
+
+from exporters.bastion import state
+from exporters.bastion.marks import Marks
+from exporters.bastion.pull import Peer, Pull, Source
+from exporters.probing.record import Record, Stats
+from exporters.verdict.coverage import Covered, Span, Watch, cover
+
+MOST_EVENTS = 2000
+MOST_STREAMS = 20_000  # of peers' streams; peers are strangers
+PER_TURN = 100
+OPEN_SECONDS = 1.0  # between two looks at what is open
+COVERAGE_SECONDS = 5.0
+SUMMARY_SECONDS = 1.0
+MOST_FINDINGS = 20
+SAID = ("key", "sure", "target", "source", "since", "text")  # of a finding
+WAIT_SECONDS = 2.0  # for the journal
+STEADY_SECONDS = 1.0  # a peer's times jitter by less, as our notion of its clock does
+
+Findings = Callable[[], Sequence[Mapping[str, Any]]]
+Cell = tuple[str, float, str]
+WORST = ("down", "frozen", "up", "unknown")
+
+
+class View:
+    """The state of one bastion's page; `look` tells what is to blame."""
+
+    def __init__(self, record: Record, pull: Pull, marks: Marks, look: Findings) -> None:
+        self._record = record
+        self._pull = pull
+        self._marks = marks
+        self._look = look
+        self.state = state.empty()
+        self._about: dict[str, Any] = {}
+        self._numbers: dict[str, str] = {}  # of streams, by key
+        self._last = 0  # of the numbers
+        self._named: dict[str, list[Any]] = {}  # streams, by number
+        self._mesh: dict[str, Cell] = {}  # peers' cells, by number
+        self._told: dict[tuple[str, str], tuple[Source, bool]] = {}  # by peer and source: what of it was read last
+        self._parts: dict[tuple[str, str], dict[str, Cell]] = {}
+        self._began: dict[str, float] = {}  # by number: since when the stream is watched
+        self._reached: set[str] = set()  # streams that were ever known
+        self._heard = -1  # version
+        self._seq = 0
+        self._opened = -inf
+        self._covered = -inf
+        self._marked = -1
+        self._summed = -inf
+        self._started = monotonic()
+        self._since = time.time()
+        self.left_out = 0  # streams of peers that are too many
+        self._read_journal()
+        self.about(source=record.self_source, started=round(self._since))
+
+    def _read_journal(self) -> None:
+        """The newest events of the processes before us."""
+        if self._record.journal is None:
+            return
+        rows = self._record.journal.rows("kind NOT IN ('window', 'note')", newest=MOST_EVENTS)
+        self.state["events"] = {row.id: state.event(json.loads(row.item)) for row in rows}
+        self._seq = rows[-1].seq if rows else 0
+        self._since = min([self._since, *(row.at for row in rows[:1])])
+
+    def about(self, **facts: Any) -> None:
+        """What is said of the bastion itself."""
+        self._about.update(facts)
+
+    async def step(self) -> dict[str, Any] | None:
+        """Bring the state up to date; what changed, None if nothing."""
+        before = dict(self.state)
+        now, wall = monotonic(), time.time()
+        await self._cells(now, wall)
+        await self._events(now)
+        self._read_marks()
+        await self._facts(before, now, wall)
+        return state.diff(before, self.state)
+
+    # -- streams and peers
+
+    async def _cells(self, now: float, wall: float) -> None:
+        streams: dict[str, list[Any]] = {}
+        cells: dict[str, Cell] = {}
+        before = self.state["cells"]
+        for place, (key, stats) in enumerate(list(self._record.stats.items())):
+            number = self._number(f"out|{key}")
+            if number not in self._named:
+                self._named[number] = _own_stream(stats)
+                self._began[number] = self._since_when(stats, now)
+            streams[number] = self._named[number]
+            cells[number] = _own_cell(stats, before.get(number), now, wall)
+            if stats.seen():
+                self._reached.add(number)
+            if place % PER_TURN == PER_TURN - 1:
+                await asyncio.sleep(0)
+        if await self._ask_peers(now, wall):
+            self._merge()
+        streams |= {number: self._named[number] for number in self._mesh}
+        if self._named.keys() - streams.keys():
+            self._numbers = {key: number for key, number in self._numbers.items() if number in streams}
+            self._named = {number: self._named[number] for number in streams}
+            self._began = {number: self._began[number] for number in streams}
+            self._reached &= streams.keys()
+        self._put("streams", streams)
+        self._put("cells", cells | self._mesh)
+        self._put("peers", {peer.name: _peer(peer) for peer in self._pull.known()})
+
+    def _since_when(self, stats: Stats, now: float) -> float:
+        """Since when a stream is watched, in Unix time, seen for the first time now."""
+        from_the_start = stats.observed_seconds >= 0.9 * (now - self._started) - STEADY_SECONDS
+        return self._since if from_the_start else stats.since
+
+    async def _ask_peers(self, now: float, wall: float) -> bool:
+        """Read what each source told since; whether any of it is new."""
+        there: set[tuple[str, str]] = set()
+        changed = False
+        for peer in self._pull.known():
+            fresh = self._pull.lately(peer, now) if peer.heard and peer.sources else {}
+            for name, source in list(peer.sources.items()):
+                place = (peer.name, name)
+                there.add(place)
+                seen = (source, name in fresh)
+                if self._told.get(place) == seen:
+                    continue
+                self._told[place] = seen
+                since = wall - (now - source.at) if peer.heard else peer.since
+                was = self._parts.get(place, {})
+                part = self._read(source, was, peer.since, None if seen[1] else since)
+                changed = changed or part != was
+                self._parts[place] = part
+                await asyncio.sleep(0)
+        for place in self._parts.keys() - there:
+            del self._told[place], self._parts[place]
+            changed = True
+        return changed
+
+    def _read(
+        self, source: Source, before: Mapping[str, Cell], heard_since: float, unknown_since: float | None
+    ) -> dict[str, Cell]:
+        """The cells of one source; `unknown_since`: its word counts no more."""
+        part: dict[str, Cell] = {}
+        for _, seen in source.streams:
+            number = self._number(f"in|{seen.source}|{seen.target}|{seen.path}|{seen.protocol}|{seen.family}")
+            if number not in self._named:
+                self._named[number] = ["in", seen.source, seen.target, seen.path, seen.protocol, seen.family, 0]
+                self._began[number] = heard_since
+            was = before.get(number)
+            if unknown_since is not None:
+                part[number] = was if was and was[0] == "unknown" else ("unknown", round(unknown_since, 3), "")
+                continue
+            cell = (seen.state, round(seen.since, 3), seen.cause)
+            same = was is not None and was[::2] == cell[::2] and abs(was[1] - cell[1]) < STEADY_SECONDS
+            part[number] = was if was is not None and same else cell
+        return part
+
+    def _merge(self) -> None:
+        """All sources' cells. What two tell of one stream is the worse of it: nobody can hide what another sees."""
+        mesh: dict[str, Cell] = {}
+        for part in self._parts.values():
+            for number, cell in part.items():
+                known = mesh.get(number)
+                if number not in self._named:
+                    continue  # was left out before; its source is read again soon
+                if known is None or WORST.index(cell[0]) < WORST.index(known[0]):
+                    mesh[number] = cell
+        self.left_out = max(0, len(mesh) - MOST_STREAMS)
+        self._mesh = dict(list(mesh.items())[:MOST_STREAMS])
+        self._reached |= {number for number, cell in self._mesh.items() if cell[0] != "unknown"}
+
+    def _number(self, key: str) -> str:
+        if key not in self._numbers:
+            self._last += 1
+            self._numbers[key] = str(self._last)
+        return self._numbers[key]
+
+    def _put(self, section: str, values: Mapping[str, Any]) -> None:
+        """What is as it was stays the very same."""
+        if values != self.state[section]:
+            self.state[section] = values
+
+    # -- events
+
+    async def _events(self, now: float) -> None:
+        events: dict[str, Any] = dict(self.state["events"])
+        await self._settled()
+        while self._seq < self._record.served:
+            found = await self._record.find(self._seq, PER_TURN, {}, cleared=True)
+            items = [json.loads(text) for _, text in found]
+            events |= {item["id"]: state.event(item) for item in items if item["kind"] not in ("window", "note")}
+            self._seq = max([seq for seq, _ in found], default=self._record.served)
+        for place, entry in enumerate(self._pull.heard.changed(self._heard)):
+            shown = entry.shown
+            key = f"{shown['journal']}/{shown['id']}"
+            events[key] = {**state.event(shown, entry.offset), "via": entry.peer}
+            self._heard = max(self._heard, entry.version)
+            if place % PER_TURN == PER_TURN - 1:
+                await asyncio.sleep(0)
+        if now - self._opened >= OPEN_SECONDS:
+            self._opened = now
+            await self._look_at_open(events, now)
+        if len(events) > MOST_EVENTS:
+            events = state.newest(events, MOST_EVENTS)
+        self._put("events", events)
+
+    async def _look_at_open(self, events: dict[str, Any], now: float) -> None:
+        """What is open may turn out to be of another kind, or have another cause."""
+        troubled = [stats for stats in list(self._record.stats.values()) if stats.troubled()]
+        for place, stats in enumerate(troubled):
+            for each in stats.unfinished(now):
+                key = stats.event_id(each.number)
+                if key in events and events[key]["end"] is None:
+                    events[key] = state.event(stats.item(each, 0, state="open"))
+            if place % PER_TURN == PER_TURN - 1:
+                await asyncio.sleep(0)
+
+    async def _settled(self) -> None:
+        """Wait until what happened so far may be told."""
+        seq, deadline = self._record.seq, monotonic() + WAIT_SECONDS
+        while self._record.served < seq and monotonic() < deadline:  # noqa: ASYNC110 - told by no event
+            await asyncio.sleep(0.005)
+
+    def _read_marks(self) -> None:
+        if self._marks.version != self._marked:
+            self._marked = self._marks.version
+            self._put("marks", {key: state.mark(item) for key, item in self._marks.items.items()})
+
+    # -- facts
+
+    async def _facts(self, before: Mapping[str, Any], now: float, wall: float) -> None:
+        facts = {**self.state["facts"], "about": dict(self._about)}
+
+        def other(*sections: str) -> bool:
+            return any(self.state[each] is not before[each] for each in sections)
+
+        facts["look"] = [{name: each[name] for name in SAID} for each in self._look()[:MOST_FINDINGS]]
+        trouble = self._record.journal.trouble if self._record.journal else ""
+        facts["watcher"] = {"journal": trouble, "left_out": self.left_out}
+        if "verdict" not in facts or other("cells", "streams", "peers"):
+            facts["verdict"] = self._verdict()
+        about = state.period(self.state["marks"].values(), self._since, wall)
+        if other("events", "marks") or now - self._summed >= SUMMARY_SECONDS:
+            self._summed = now
+            facts["summary"] = state.summary(self.state["events"].values(), about, wall)
+        if now - self._covered >= COVERAGE_SECONDS:
+            self._covered = now
+            facts["coverage"] = await self._coverage(about.begin, wall)
+        self._put("facts", facts)
+
+    def _verdict(self) -> dict[str, Any]:
+        sides: dict[str, list[Any]] = {"out": [], "in": []}
+        for number, cell in self.state["cells"].items():
+            sides[self.state["streams"][number][0]].append(cell)
+        unheard = [peer.name for peer in self._pull.known() if peer.heard is False]
+        return state.verdict(state.counted(sides["out"]), state.counted(sides["in"]), unheard)
+
+    async def _coverage(self, begin: float, wall: float) -> dict[str, Any] | None:
+        """Of the path that was observed least; None where that cannot be said yet."""
+        watches = self._watches(wall)
+        if not watches or wall - begin < COVERAGE_SECONDS:
+            return None
+        # Many paths times many sources take longer to compare than a probe may be late.
+        found = await asyncio.to_thread(cover, watches, Span(begin, wall))
+        worst = min(found, key=lambda path: found[path].share)
+        return _said(worst, found)
+
+    def _watches(self, wall: float) -> dict[tuple[str, str], list[Watch]]:
+        gaps: dict[str, list[Span]] = defaultdict(list)
+        for each in self.state["events"].values():
+            if each["kind"] == "gap" and each["stream"] is None:
+                gaps[each["name"]].append(Span(each["start"][0], (each["end"] or [wall, wall])[1], each["cause"]))
+        unknown: dict[tuple[str, str, str], list[float]] = {}  # since when all streams of a source on a path are
+        began: dict[tuple[str, str, str], float] = {}
+        for number, (_, source, target, path, *_) in self.state["streams"].items():
+            if number not in self._reached:
+                continue  # it is not known to be there at all
+            word, since, _ = self.state["cells"][number]
+            unknown.setdefault((source, target, path), []).append(since if word == "unknown" else inf)
+            began[source, target, path] = min(began.get((source, target, path), inf), self._began[number])
+        watches: dict[tuple[str, str], list[Watch]] = defaultdict(list)
+        for (source, target, path), since in unknown.items():
+            lost = [Span(max(since), wall, "unknown")] if max(since) < wall else []
+            watches[target, path].append(Watch(began[source, target, path], wall, (*gaps[source], *lost)))
+        return watches
+
+
+def _said(worst: tuple[str, str], found: Mapping[tuple[str, str], Covered]) -> dict[str, Any]:
+    least = found[worst]
+    return {
+        "share": int(least.share * 1e4) / 1e4,  # never up: all is all
+        "enough": least.enough,
+        "worst": list(worst),
+        "lacking": sum(not each.enough for each in found.values()),
+        "paths": len(found),
+    }
+
+
+def _own_stream(stats: Stats) -> list[Any]:
+    spec = stats.spec
+    return ["out", spec.source, spec.target, spec.path, spec.protocol, spec.family, spec.interval]
+
+
+def _own_cell(stats: Stats, before: Cell | None, now: float, wall: float) -> Cell:
+    if stats.watching(now):
+        if before and before[0] == stats.now_state and before[2] == stats.cause and before[1] == round(stats.since, 3):
+            return before
+        return stats.now_state, round(stats.since, 3), stats.cause
+    if before and before[0] == "unknown":
+        return before
+    return "unknown", round(wall - (now - stats.decided) if stats.decided else stats.since, 3), ""
+
+
+def _peer(peer: Peer) -> dict[str, Any]:
+    return {
+        "heard": peer.heard,
+        "since": round(peer.since, 3),
+        "url": "" if peer.heard else peer.url or peer.ways[0].url,
+        "error": "" if peer.heard else peer.error,
+        "sources": sorted(peer.sources),
+    }
