@@ -176,19 +176,20 @@ def summary(events: Iterable[Mapping[str, Any]], about: Period, now: float) -> d
         counts[each["kind"]] += 1
         if each["kind"] not in COSTS:
             continue
-        begin = max((start[0] + start[1]) / 2, about.begin)
-        length = each["length"][1] if each["length"] else now - begin
-        outer.append((max(start[0], about.begin), end[1]))
-        inner.append((max(start[1], about.begin), end[0]))
-        middle.append((begin, min(begin + length, now)))
+        begin = (start[0] + start[1]) / 2
+        last = min(begin + each["length"][1], now) if each["length"] else now
+        spans = zip((inner, middle, outer), (start[1], begin, start[0]), (end[0], last, end[1]), strict=True)
+        for known, first, after in spans:
+            known.append((max(first, about.begin), after))
         if each["stream"]:
-            by_stream["|".join(each["stream"])] += length
+            by_stream["|".join(each["stream"])] += max(0.0, last - max(begin, about.begin))
+    lower, estimate, upper = map(union, (inner, middle, outer))
     worst = max(by_stream.items(), key=lambda pair: pair[1], default=None)
     return {
         "since": round(about.begin),
         "name": about.name,
         "budget": about.budget,
-        "spent": sorted(round(union(spans), 1) for spans in (inner, middle, outer)),
+        "spent": [round(each, 1) for each in (lower, min(max(lower, estimate), upper), upper)],
         "counts": dict(counts),
         "worst": [worst[0].split("|"), round(worst[1], 1)] if worst else None,
     }

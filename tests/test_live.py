@@ -1,0 +1,438 @@
+"""The stream of changes over real sockets: everything in order and once, resumed where it was, and nobody waits for a slow tab."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from box import run, until
+from stage import TOKEN, Stage, outside, stage, told_by
+from test_state import applied
+
+from exporters.bastion import broadcast, state
+from exporters.bastion import view as view_module
+
+
+class Tab:
+    """One that watches: `state` as it was told, `ids` of the changes, `beats`, `words` of the events as they came."""
+
+    def __init__(self) -> None:
+        self.state: state.State = state.empty()
+        self.ids: list[str] = []
+        self.words: list[str] = []
+        self.beats: list[float] = []
+
+    def take(self, text: str) -> None:
+        fields = dict(line.split(": ", 1) for line in text.split("\n"))
+        data = json.loads(fields["data"])
+        self.words.append(fields["event"])
+        if "id" in fields:
+            self.ids.append(fields["id"])
+        if fields["event"] == "reset":
+            self.state = state.empty()
+        elif fields["event"] == "change":
+            self.state = applied(self.state, data)
+        elif fields["event"] == "beat":
+            self.beats.append(data["at"])
+
+    def cells(self) -> list[str]:
+        return [cell[0] for cell in self.state["cells"].values()]
+
+
+@asynccontextmanager
+async def watching(port: int, last: str = "") -> AsyncIterator[Tab]:
+    tab = Tab()
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"http://127.0.0.1:{port}/api/stream", headers={"Last-Event-ID": last} if last else {}) as answer,
+    ):
+        assert answer.status == 200
+        assert answer.content_type == "text/event-stream"
+
+        async def read() -> None:
+            while text := await answer.content.readuntil(b"\n\n"):
+                tab.take(text.decode().rstrip("\n"))
+
+        task = asyncio.create_task(read())
+        try:
+            yield tab
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+def test_every_change_comes_once_in_order_and_makes_the_same_state() -> None:
+    async def scenario() -> None:
+        async with stage(outside(2)) as on, watching(on.port) as first, watching(on.port) as second:
+            await until(lambda: len(first.beats) > 0 and len(second.beats) > 0)
+            assert first.words[0] == "reset"
+            for count, stats in enumerate(on.streams[:5], 1):
+                on.down(stats)
+                await until(lambda: first.cells().count("down") == count)  # noqa: B023
+                await until(lambda: len(first.state["events"]) == count)  # noqa: B023
+            for stats in on.streams[:5]:
+                on.up(stats)
+            await until(lambda: "down" not in first.cells())
+            await until(lambda: all(each["end"] for each in first.state["events"].values()))
+            await until(lambda: second.state == first.state == json.loads(json.dumps(on.view.state)))
+            numbers = [int(each.rpartition("-")[2]) for each in first.ids]
+            assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+            assert first.state["facts"]["verdict"]["text"] == "All 18 streams up"
+
+    run(scenario())
+
+
+def test_who_comes_back_is_told_what_came_since_and_nothing_else() -> None:
+    async def scenario() -> None:
+        async with stage(outside(2)) as on:
+            async with watching(on.port) as tab:
+                await until(lambda: tab.ids)
+            on.down(on.streams[0])  # nobody watches
+            async with watching(on.port, tab.ids[-1]) as back:
+                await until(lambda: "change" in back.words)
+                await until(lambda: len(back.beats) > 0)
+                assert "reset" not in back.words
+                assert list(back.state["cells"].values())[0][0] == "down"
+                assert len(back.state["cells"]) == 1
+            for last in ("other-1", f"{tab.ids[-1]}9999", "nonsense", "-" * 50):
+                async with watching(on.port, last) as other:
+                    await until(lambda: other.ids)
+                    assert other.words[0] == "reset"
+                    assert len(other.state["cells"]) == 18
+
+    run(scenario())
+
+
+def test_nothing_is_built_while_nobody_watches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broadcast, "EVERY", 0.01)
+
+    async def scenario() -> None:
+        async with stage(outside(1)) as on:
+            steps = 0
+            step = on.broadcast._step
+
+            async def counted() -> dict[str, Any] | None:
+                nonlocal steps
+                steps += 1
+                return await step()
+
+            on.broadcast._step = counted
+            await asyncio.sleep(0.1)
+            assert steps == 0
+            async with watching(on.port) as tab:
+                await until(lambda: tab.beats)
+                assert steps > 0
+                known = set(tab.ids)
+                await asyncio.sleep(0.1)
+                assert len(set(tab.ids) - known) <= 1  # the coverage may have become known
+            await until(lambda: not on.broadcast._tabs)
+            await asyncio.sleep(0.05)
+            before = steps
+            await asyncio.sleep(0.1)
+            assert steps == before
+
+    run(scenario())
+
+
+def test_a_tab_that_does_not_read_is_cut_off_and_delays_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broadcast, "EVERY", 0.005)
+    monkeypatch.setattr(broadcast, "MOST_WAITING", 4)
+
+    async def scenario() -> None:
+        async with stage(outside(3)) as on, watching(on.port) as good:
+            reader, writer = await asyncio.open_connection("127.0.0.1", on.port, limit=1024)
+            writer.write(b"GET /api/stream HTTP/1.1\r\nHost: a\r\n\r\n")
+            await until(lambda: len(on.broadcast._tabs) == 2)
+            stats = on.streams[0]
+            stats.cause = "x"
+
+            def told() -> bool:
+                on.findings = [{**dict.fromkeys(view_module.SAID, "y" * 10_000), "since": time.time()}]
+                return len(on.broadcast._tabs) == 1
+
+            await until(told)
+            writer.transport.abort()
+            on.findings = []
+            on.down(stats)
+            await until(lambda: "down" in good.cells())
+            del reader
+
+    run(scenario())
+
+
+def test_tabs_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broadcast, "MOST_TABS", 1)
+
+    async def scenario() -> None:
+        async with stage(outside(1)) as on, watching(on.port) as tab, aiohttp.ClientSession() as session:
+            await until(lambda: tab.ids)
+            async with session.get(f"http://127.0.0.1:{on.port}/api/stream") as answer:
+                assert answer.status == 503
+                assert answer.headers["Retry-After"]
+
+    run(scenario())
+
+
+def test_what_was_missed_for_too_long_is_told_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broadcast, "MOST_KEPT", 2)
+
+    async def scenario() -> None:
+        async with stage(outside(2)) as on, watching(on.port) as tab:
+            await until(lambda: tab.ids)
+            first = tab.ids[0]
+            for count, stats in enumerate(on.streams[:4], 1):
+                on.down(stats)
+                await until(lambda: tab.cells().count("down") == count)  # noqa: B023
+            async with watching(on.port, first) as late:
+                await until(lambda: late.ids)
+                assert late.words[0] == "reset"
+                assert late.cells().count("down") == 4
+
+    run(scenario())
+
+
+# --- what peers tell
+
+
+def test_a_peer_that_is_not_heard_is_unknown_and_says_since_when() -> None:
+    async def scenario() -> None:
+        async with stage(outside(1)) as on, watching(on.port) as tab:
+            names = ["a", "b"]
+            for name in names:
+                on.peer(name, told_by(name, names))
+            await until(lambda: len(tab.state["cells"]) == 9 + 6)
+            await until(lambda: tab.state["facts"]["verdict"]["level"] == "up")
+            on.peer("b", heard=False, error="Connection refused")
+            await until(lambda: tab.cells().count("unknown") == 3)
+            peer = tab.state["peers"]["b"]
+            assert peer["heard"] is False
+            assert peer["since"] == pytest.approx(time.time(), abs=60)
+            verdict = tab.state["facts"]["verdict"]
+            assert (verdict["level"], verdict["unheard"]) == ("unknown", ["b"])
+            del on.pull.peers["b"]
+            await until(lambda: len(tab.state["cells"]) == 9 + 3)
+            assert "b" not in tab.state["peers"]
+
+    run(scenario())
+
+
+def test_of_two_accounts_of_one_stream_the_worse_is_told() -> None:
+    async def scenario() -> None:
+        async with stage(outside(1)) as on:
+            on.peer("a", told_by("a", ["b"]))
+            on.peer("liar", told_by("a", ["b"], state="unknown"))
+            assert (await on.broadcast.fresh())["facts"]["verdict"]["level"] == "up"
+            on.peer("a", told_by("a", ["b"], state="down"))
+            on.peer("liar", told_by("a", ["b"]))
+            found = await on.broadcast.fresh()
+            assert sorted(cell[0] for cell in found["cells"].values()) == ["down"] * 3 + ["up"] * 9
+
+    run(scenario())
+
+
+def test_peers_that_tell_too_much_are_bounded_and_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view_module, "MOST_STREAMS", 30)
+
+    async def scenario() -> None:
+        async with stage(outside(1)) as on:
+            for turn in range(5):
+                on.peer("a", told_by("a", [f"x{turn}-{number}" for number in range(20)]))
+                found = await on.broadcast.fresh()
+                assert len(found["streams"]) == len(found["cells"]) == 9 + 30
+                assert found["facts"]["watcher"]["left_out"] == 30
+            assert max(len(on.view._numbers), len(on.view._named), len(on.view._began)) <= 9 + 60
+
+    run(scenario())
+
+
+# --- what people do
+
+
+async def post(on: Stage, path: str, body: Any = None, token: str = TOKEN) -> tuple[int, Any]:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    data = body if isinstance(body, bytes) else json.dumps(body or {}).encode()
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"http://127.0.0.1:{on.port}{path}", data=data, headers=headers) as answer,
+    ):
+        text = await answer.text()
+        return answer.status, json.loads(text) if answer.content_type == "application/json" else text
+
+
+async def history(on: Stage) -> list[dict[str, Any]]:
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{on.port}/history") as answer:
+        found: list[dict[str, Any]] = await answer.json()
+        return found
+
+
+def test_a_window_and_a_note_are_events_of_the_journal_and_survive_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+
+    async def first() -> None:
+        async with stage(outside(1), journal=path) as on, watching(on.port) as tab:
+            status, window = await post(on, "/api/windows", {"name": " node-3  reboots", "budget_seconds": 60})
+            assert (status, window["kind"], window["state"], window["text"]) == (
+                200,
+                "window",
+                "open",
+                "node-3 reboots",
+            )
+            assert (await post(on, "/api/windows", {"name": "another"}))[0] == 409
+            status, note = await post(on, "/api/notes", {"text": "<b>drained</b>"})
+            assert (status, note["text"]) == (200, "<b>drained</b>")
+            await until(lambda: {each["kind"] for each in tab.state["marks"].values()} == {"window", "note"})
+            await until(lambda: tab.state["facts"]["summary"]["name"] == "node-3 reboots")
+            assert tab.state["facts"]["summary"]["budget"] == 60
+            assert {each["kind"] for each in await history(on)} == {"window", "note"}
+            assert (await post(on, "/api/clear_history"))[0] == 200
+            assert [each["state"] for each in await history(on)] == ["open"]
+
+    async def second() -> None:
+        async with stage(outside(1), journal=path) as on:
+            assert [(each["kind"], each["state"]) for each in await history(on) if each["kind"] != "gap"] == [
+                ("window", "open")
+            ]
+            marks = (await on.broadcast.fresh())["marks"]
+            assert sorted(each["kind"] for each in marks.values()) == ["cleared", "note", "window"]
+            status, window = await post(on, "/api/windows/end")
+            assert (status, window["state"]) == (200, "closed")
+            assert window["duration"]["estimate"] > 0
+            assert (await post(on, "/api/windows/end"))[0] == 409
+            assert [each["id"] for each in await history(on) if each["kind"] == "window"] == [window["id"]]
+
+    async def third() -> None:
+        async with stage(outside(1), journal=path) as on:
+            (window,) = [each for each in await history(on) if each["kind"] == "window"]
+            assert (window["state"], window["text"], window["budget_seconds"]) == ("closed", "node-3 reboots", 60)
+            assert on.record.cleared_at > 0  # it is not taken for a clearing, nor hides one
+            assert on.marks.window is None
+
+    run(first())
+    run(second())
+    run(third())
+
+
+def test_an_open_window_is_not_pushed_out_by_other_events(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with stage(outside(1)) as on:
+            on.record.max_history = 3
+            await post(on, "/api/windows", {"name": "night"})
+            for number in range(5):
+                await post(on, "/api/notes", {"text": f"note {number}"})
+            assert [each["kind"] for each in await history(on)] == ["note", "note", "window"]
+
+    run(scenario())
+
+
+PATHS = ("/api/windows", "/api/windows/end", "/api/notes", "/api/clear_history")
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(("token", "given", "expected"), [(TOKEN, "", 401), (TOKEN, "wrong", 401), (None, TOKEN, 403)])
+def test_nobody_changes_anything_without_the_token(path: str, token: str | None, given: str, expected: int) -> None:
+    async def scenario() -> None:
+        async with stage(outside(1), token=token) as on:
+            assert (await post(on, path, {"name": "a", "text": "a"}, given))[0] == expected
+            assert await history(on) == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/windows", {}),
+        ("/api/windows", {"name": ""}),
+        ("/api/windows", {"name": "a" * 101}),
+        ("/api/windows", {"name": "a\u0007b"}),
+        ("/api/windows", {"name": "a\u202eb"}),
+        ("/api/windows", {"name": "a", "budget_seconds": 0}),
+        ("/api/windows", {"name": "a", "budget_seconds": "60"}),
+        ("/api/windows", {"name": "a", "more": 1}),
+        ("/api/windows", b"name=a"),
+        ("/api/windows", b'{"name": "a", "budget_seconds": 1e999}'),
+        ("/api/windows", b"[" * 50_000),
+        ("/api/notes", {"text": " \n"}),
+        ("/api/notes", {"text": "a" * 501}),
+        ("/api/notes", b"\xff"),
+    ],
+)
+def test_bad_input_is_refused_and_named(path: str, body: Any) -> None:
+    async def scenario() -> None:
+        async with stage(outside(1)) as on:
+            status, said = await post(on, path, body)
+            assert status == 400
+            assert said["error"]
+            assert await history(on) == []
+
+    run(scenario())
+
+
+def test_a_body_that_is_too_long_is_not_read() -> None:
+    async def scenario() -> None:
+        async with stage(outside(1)) as on:
+            assert (await post(on, "/api/notes", b'{"text": "' + b"a" * 100_000 + b'"}'))[0] == 413
+
+    run(scenario())
+
+
+# --- coverage and /simple
+
+
+def test_coverage_is_of_the_path_that_was_observed_least(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view_module, "COVERAGE_SECONDS", 0.05)
+
+    async def scenario() -> None:
+        async with stage(outside(1)) as on, watching(on.port) as tab:
+            await until(lambda: (tab.state["facts"].get("coverage") or {}).get("share") == 1.0)
+            assert tab.state["facts"]["coverage"]["paths"] == 3
+            for stats in on.streams:
+                if stats.spec.path == "route":
+                    stats.decided = 0.0
+            await until(lambda: tab.state["facts"]["coverage"]["share"] < 0.99)
+            found = tab.state["facts"]["coverage"]
+            assert (found["worst"], found["enough"], found["lacking"]) == (["peer-1", "route"], False, 1)
+
+    run(scenario())
+
+
+def test_a_path_that_was_never_reached_is_no_missing_coverage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view_module, "COVERAGE_SECONDS", 0.05)
+
+    async def scenario() -> None:
+        async with stage(outside(1)) as on:
+            for stats in on.streams[:3]:
+                stats.state("unknown")
+            await on.broadcast.fresh()
+            await asyncio.sleep(0.1)
+            assert (await on.broadcast.fresh())["facts"]["coverage"]["paths"] == 2
+
+    run(scenario())
+
+
+def test_simple_is_one_table_with_a_row_a_line() -> None:
+    async def scenario() -> None:
+        async with stage(outside(2)) as on, aiohttp.ClientSession() as session:
+            on.down(on.streams[0])
+            on.peer("a", told_by("a", ["b", "<script>alert(1)</script>"], state="down", cause="<i>"))
+            on.peer("c", heard=False, error="<img src=x>")
+            async with session.get(f"http://127.0.0.1:{on.port}/simple") as answer:
+                text = await answer.text()
+                assert answer.headers["Refresh"] == "5"
+                assert "unsafe" not in answer.headers["Content-Security-Policy"]
+            assert text.count("<table") == 1
+            lines = [line for line in text.splitlines() if line.startswith("<tr class")]
+            assert len(lines) == 2 * 3 + 1 + 1
+            assert "<td>peer-1</td><td>loadbalancer</td><td>DOWN refused</td><td>up</td><td>up</td>" in lines[0]
+            assert "2 DOWN: &lt;script&gt;alert(1)&lt;/script&gt;, b" in text
+            assert "NOT HEARD &lt;img src=x&gt;" in text
+            assert "<script" not in text
+            assert "<img" not in text
+            assert "7 down of 24 streams, 1 peer not heard" in text
+
+    run(scenario())
