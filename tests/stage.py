@@ -133,6 +133,19 @@ class Stage:
         stats.unfinished = lambda _: []
         stats.state("up")
 
+    def turn(self, number: int, cause: str = "refused") -> None:
+        """A stream that works fails from now on, one that fails works again."""
+        stats = self.streams[number]
+        if stats.now_state == "up":
+            self.down(stats, cause)
+        else:
+            self.up(stats)
+
+    def blind(self, *numbers: int) -> None:
+        """These streams, or all, are not observed."""
+        for number in numbers or range(len(self.streams)):
+            self.streams[number].decided = 0.0
+
     def peer(self, name: str, told: Sequence[Placed] = (), heard: bool = True, error: str = "") -> Peer:
         """A peer that tells that, or is not heard."""
         way = Way("", name, "route", 4, "127.0.0.1", 1, "", None)
@@ -184,9 +197,9 @@ async def _main(targets: int, paths: int, peers: int) -> None:
                 line = await asyncio.wait_for(lines.get(), 1 / max(churn, 1.0))
             except TimeoutError:
                 if churn:
-                    which = on.streams[number % len(on.streams)]
-                    (on.up if which.now_state != "up" else on.down)(which)
-                    number += which.now_state == "up"
+                    which = number // 2 % len(on.streams)
+                    on.turn(which)
+                    number += 1
                 if loop.time() >= due:
                     due = loop.time() + 1.0
                     on.renew()

@@ -123,6 +123,7 @@ export class History {
     const now = this.live.now;
     row.dataset.id = id;
     row.dataset.number = number;
+    row.ariaRowIndex = String(number + 2);
     const [lower, middle, upper] = lengths(event, now);
     const length = event.end ? `${secs(middle)} (${lower.toFixed(2)}–${upper.toFixed(2)})` : `${secs(middle)} so far`;
     const cells = [`${event.kind}${event.unconfirmed ? "?" : ""}${event.end ? (event.state === "truncated" ? " …" : "") : " open"}`,

@@ -77,6 +77,7 @@ export class Matrix {
     label.title = item.note ? `${item.label}: ${item.note}` : item.label;
     flag(label, "noted", Boolean(item.note));
     row.dataset.row = number;
+    row.ariaRowIndex = String(number + 2); // the first one is the heading
     this.columns.forEach((column, at) => {
       const cell = row.children[at + 1];
       const found = this.read(item.key, column.key);

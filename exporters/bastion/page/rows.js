@@ -50,7 +50,6 @@ export class Rows {
         row.style.transform = `translateY(${number * this.height}px)`;
         row.style.height = `${this.height}px`;
       }
-      row.ariaRowIndex = String(number + 2); // the first one is the heading
       this.fill(number, row);
     }
   }

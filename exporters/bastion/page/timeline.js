@@ -56,7 +56,8 @@ export class Timeline {
     this.draw();
   }
 
-  zoom(factor, at = 0.5) {
+  // What is live stays so.
+  zoom(factor, at = this.end === null ? 1 : 0.5) {
     const [from, to] = [this.from, this.to];
     const middle = from + (to - from) * at;
     this.set(middle - (middle - from) * factor, middle + (to - middle) * factor);
