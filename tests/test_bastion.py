@@ -405,6 +405,18 @@ def test_a_signal_ends_it_in_the_midst_of_looks(site: Site, how: int) -> None:
     assert "level=error" not in bastion.said()
 
 
+def test_a_signal_ends_it_while_tabs_watch(site: Site) -> None:
+    bastion = site.bastion(GOOD)
+    with socket.create_connection(("127.0.0.1", bastion.ports["web"])) as tab:
+        tab.sendall(b"GET /api/stream HTTP/1.1\r\nHost: a\r\n\r\n")
+        told = b""
+        while b"event: beat" not in told:
+            told += tab.recv(65536)
+        assert bastion.end() == 0
+    assert "Traceback" not in bastion.said()
+    assert "level=error" not in bastion.said()
+
+
 def test_nothing_to_probe_is_2(tmp_path: Path) -> None:
     bastion = Exporter(tmp_path / "log", "bastion")
     assert bastion.process.wait(30) == 2

@@ -99,7 +99,7 @@ def test_all_states_are_shown_each_with_a_letter_and_the_verdict_is_the_worst(br
         play(lambda stage: stage.down(stage.streams[0], "connect_timeout"))
         play(lambda stage: stage.down(stage.streams[1], kind="frozen"))
         play(lambda stage: stage.blind(2))
-        expect(page.locator("#verdict")).to_have_text("1 down, 1 frozen of 27 streams")
+        expect(page.locator("#verdict")).to_have_text("1 of 27 streams down, 1 frozen")
         expect(page.locator("body")).to_have_attribute("data-level", "down")
         expect(cell(page, "peer-1, loadbalancer http")).to_have_text("✕")
         expect(cell(page, "peer-1, loadbalancer tcp")).to_have_text("F")

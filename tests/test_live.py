@@ -16,6 +16,7 @@ from test_state import applied
 
 from exporters.bastion import broadcast, state
 from exporters.bastion import view as view_module
+from exporters.history import command
 
 
 class Tab:
@@ -270,7 +271,9 @@ async def history(on: Stage) -> list[dict[str, Any]]:
         return found
 
 
-def test_a_window_and_a_note_are_events_of_the_journal_and_survive_a_restart(tmp_path: Path) -> None:
+def test_a_window_and_a_note_are_events_of_the_journal_and_survive_a_restart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "journal.db"
 
     async def first() -> None:
@@ -315,6 +318,11 @@ def test_a_window_and_a_note_are_events_of_the_journal_and_survive_a_restart(tmp
     run(first())
     run(second())
     run(third())
+    assert command.main(["verify", f"--journal={path}"]) == 0
+    assert command.main(["show", f"--journal={path}", "--kind=window,note"]) == 0
+    shown = capsys.readouterr().out
+    assert "node-3 reboots" in shown
+    assert "<b>drained</b>" in shown
 
 
 def test_an_open_window_is_not_pushed_out_by_other_events(tmp_path: Path) -> None:
@@ -433,6 +441,6 @@ def test_simple_is_one_table_with_a_row_a_line() -> None:
             assert "NOT HEARD &lt;img src=x&gt;" in text
             assert "<script" not in text
             assert "<img" not in text
-            assert "7 down of 24 streams, 1 peer not heard" in text
+            assert "7 of 24 streams down, 1 peer not heard" in text
 
     run(scenario())

@@ -127,3 +127,15 @@ def test_a_break_counts_for_a_while() -> None:
     items = [item("break", 1000.0), item("break", 1010.0), item("outage", 1010.0), item("break", None)]
     assert broken(items, 1011.0) == {"break": 2}
     assert broken(items, 1005.0 + LATELY) == {"break": 1}
+
+
+def test_a_peer_whose_clock_is_centuries_ahead_breaks_nothing() -> None:
+    told = {
+        "self": "a", "timestamp": times.iso(0.0), "source": "a", "instance": "i", "journal": "j", "connections": {},
+        "streams": [{
+            "stream": "a|b|pod|tcp|4", "source": "a", "target": "b", "path": "pod", "protocol": "tcp", "state": "down",
+            "since": times.iso(0.0),
+        }],
+    }  # fmt: skip
+    (found,) = placed(read(Status, json.dumps(told).encode()), offset=9e10)
+    assert times.seconds(times.iso(found.seen.since or 0.0)) == 0.0

@@ -47,10 +47,10 @@ def test_pieces_make_the_whole(whole: state.State) -> None:
     [
         ({"up": 4}, {"up": 6}, [], "up", "All 10 streams up"),
         ({"up": 1}, {}, [], "up", "The one stream is up"),
-        ({"up": 3, "down": 2}, {"frozen": 1, "unknown": 4}, [], "down", "2 down, 1 frozen of 10 streams"),
+        ({"up": 3, "down": 2}, {"frozen": 1, "unknown": 4}, [], "down", "2 of 10 streams down, 1 frozen"),
         ({"up": 3, "unknown": 1}, {}, [], "unknown", "3 of 4 streams up, 1 not known"),
         ({"up": 3}, {}, ["a"], "unknown", "3 up, 1 peer not heard"),
-        ({"up": 3, "down": 1}, {}, ["a", "b"], "down", "1 down of 4 streams, 2 peers not heard"),
+        ({"up": 3, "down": 1}, {}, ["a", "b"], "down", "1 of 4 streams down, 2 peers not heard"),
         ({"unknown": 4}, {"unknown": 2}, ["a"], "none", "Not observing"),
         ({}, {}, [], "none", "Not observing"),
     ],
@@ -109,11 +109,21 @@ def a_mark(kind: str, start: float, end: float | None = None) -> dict[str, Any]:
 def test_a_summary_is_about_the_open_window_else_since_the_clearing(
     marks: list[dict[str, Any]], expected: tuple[float, str, float | None]
 ) -> None:
-    assert state.period(marks, 500.0, 1000.0) == expected
+    assert state.period(marks, 500.0, 1000.0) == state.Period(*expected)
 
 
 def test_without_a_window_an_hour_is_the_longest() -> None:
-    assert state.period([], 0.0, 7259.0) == (3600.0, "the last hour", None)
+    assert state.period([], 0.0, 7259.0) == state.Period(3600.0, "the last hour")
+
+
+def test_a_window_that_is_over_cost_what_was_in_it() -> None:
+    marks = {"w": a_mark("window", 10, 20), "open": a_mark("window", 30), "n": a_mark("note", 12)}
+    events = [an_event(5, 12), an_event(18, 25), an_event(19, None), an_event(40, 50)]
+    found = state.windows(marks, events, 100.0)
+    assert found.keys() == {"w"}
+    assert found["w"]["spent"] == [4.0, 4.0, 4.0]
+    assert found["w"]["counts"] == {"outage": 3}
+    assert found["w"]["worst"] == [["here", "a", "service", "tcp", "4"], 5.0]
 
 
 def an_item(**more: Any) -> dict[str, Any]:
@@ -145,6 +155,10 @@ def test_an_event_has_unix_times_of_our_clock() -> None:
     assert found["end"] == [901.9, 902.1]
     assert found["length"] == [1.8, 2.0, 2.2]
     assert found["before"] == "a on node-a (01234567)"
+
+
+def test_a_kind_that_nobody_knows_is_another() -> None:
+    assert state.event(an_item(kind="stale tip"))["kind"] == "other"
 
 
 def test_what_is_open_has_no_end_and_no_length_yet() -> None:

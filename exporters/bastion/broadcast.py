@@ -19,7 +19,7 @@ import msgspec
 from exporters.bastion import state
 from exporters.process import Tasks
 
-EVERY = 0.2  # seconds between two looks for changes; more where a look takes longer than a tenth of it
+EVERY = 0.2  # seconds between two looks for changes; more where a look takes longer than a twentieth of it
 BEAT = 1.0
 MOST_TABS = 100
 MOST_WAITING = 64  # texts for a tab that is slow
@@ -100,7 +100,7 @@ class Broadcast:
             began = monotonic()
             async with self._turn:
                 await self._change()
-            await asyncio.sleep(max(EVERY, min(10 * (monotonic() - began), 1.0)))
+            await asyncio.sleep(max(EVERY, min(20 * (monotonic() - began), 1.0)))
 
     async def _beat(self) -> None:
         while True:

@@ -34,7 +34,7 @@ def placed(status: Status, offset: float) -> tuple[Placed, ...]:
                 protocol=each.protocol,
                 state=each.state if each.observed else "unknown",
                 family=each.family,
-                since=times.seconds(each.since) - offset,
+                since=max(0.0, times.seconds(each.since) - offset),
                 cause=each.cause,
                 source_node=status.node,
                 target_node=entered(each.target, each.path, each.peer.get("node", "")),

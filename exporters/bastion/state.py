@@ -17,11 +17,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from exporters import times
+from exporters.api import KINDS
 
 State = Mapping[str, Mapping[str, Any]]
 
 SECTIONS = ("streams", "cells", "peers", "events", "marks", "facts")
-MEASURED = ("outage", "blip", "break", "frozen")  # kinds of events about a stream
 COSTS = ("outage", "blip")  # those that cost a budget: the path did not carry
 ABOUT = 5  # parts of a stream's key
 
@@ -63,7 +63,7 @@ def event(item: Mapping[str, Any], offset: float = 0.0) -> dict[str, Any]:
     parts = item["stream"].split("|")
     length = item["duration"]
     return {
-        "kind": item["kind"],
+        "kind": item["kind"] if item["kind"] in KINDS else "other",
         "state": item["state"],
         "stream": parts if len(parts) == ABOUT else None,
         "name": item["name"],
@@ -119,11 +119,11 @@ def verdict(ours: Counter[str], theirs: Counter[str], unheard: Sequence[str]) ->
     """
     total = ours + theirs
     count, up, down, frozen = total.total(), total["up"], total["down"], total["frozen"]
-    fails = ", ".join(filter(None, (f"{down} down" if down else "", f"{frozen} frozen" if frozen else "")))
+    words = [f"{number} of {_streams(count)} {word}" for number, word in ((down, "down"), (frozen, "frozen")) if number]
     if up + down + frozen == 0:
         level, text = "none", "Not observing"
-    elif fails:
-        level, text = "down", f"{fails} of {_streams(count)}"
+    elif words:
+        level, text = "down", words[0] + (f", {frozen} frozen" if down and frozen else "")
     elif up == count and not unheard:
         level, text = "up", f"All {_streams(count)} up" if count > 1 else "The one stream is up"
     else:
@@ -139,11 +139,12 @@ def _streams(count: int) -> str:
 
 
 class Period(NamedTuple):
-    """The time that the summary is about: since when (Unix time), what it is called, what it may cost."""
+    """What a summary is about: from when to when (Unix times; None: now), what it is called, what it may cost."""
 
     begin: float
     name: str
     budget: float | None = None
+    end: float | None = None
 
 
 def period(marks: Iterable[Mapping[str, Any]], known_since: float, now: float, longest: float = 3600.0) -> Period:
@@ -164,6 +165,7 @@ def summary(events: Iterable[Mapping[str, Any]], about: Period, now: float) -> d
 
     `spent` is [lower, estimate, upper]: time in which several paths are out counts once.
     """
+    until = now if about.end is None else about.end
     counts: Counter[str] = Counter()
     outer: list[tuple[float, float]] = []
     inner: list[tuple[float, float]] = []
@@ -171,18 +173,18 @@ def summary(events: Iterable[Mapping[str, Any]], about: Period, now: float) -> d
     by_stream: Counter[str] = Counter()
     for each in events:
         start, end = each["start"], each["end"] or [now, now]
-        if end[1] <= about.begin:
+        if end[1] <= about.begin or start[0] >= until:
             continue
         counts[each["kind"]] += 1
         if each["kind"] not in COSTS:
             continue
         begin = (start[0] + start[1]) / 2
-        last = min(begin + each["length"][1], now) if each["length"] else now
+        last = begin + each["length"][1] if each["length"] else now
         spans = zip((inner, middle, outer), (start[1], begin, start[0]), (end[0], last, end[1]), strict=True)
         for known, first, after in spans:
-            known.append((max(first, about.begin), after))
+            known.append((max(first, about.begin), min(after, until)))
         if each["stream"]:
-            by_stream["|".join(each["stream"])] += max(0.0, last - max(begin, about.begin))
+            by_stream["|".join(each["stream"])] += max(0.0, min(last, until) - max(begin, about.begin))
     lower, estimate, upper = map(union, (inner, middle, outer))
     worst = max(by_stream.items(), key=lambda pair: pair[1], default=None)
     return {
@@ -193,6 +195,18 @@ def summary(events: Iterable[Mapping[str, Any]], about: Period, now: float) -> d
         "counts": dict(counts),
         "worst": [worst[0].split("|"), round(worst[1], 1)] if worst else None,
     }
+
+
+def windows(
+    marks: Mapping[str, Mapping[str, Any]], events: Sequence[Mapping[str, Any]], now: float, most: int = 5
+) -> dict[str, dict[str, Any]]:
+    """What each of the last windows that are over cost, by its id."""
+    over = [key for key, each in marks.items() if each["kind"] == "window" and each["end"] is not None]
+    found = {}
+    for key in over[-most:]:
+        each = marks[key]
+        found[key] = summary(events, Period(each["start"], each["text"], each["budget"], each["end"]), now)
+    return found
 
 
 def union(spans: Iterable[tuple[float, float]]) -> float:

@@ -253,7 +253,10 @@ class View:
         about = state.period(self.state["marks"].values(), self._since, wall)
         if other("events", "marks") or now - self._summed >= SUMMARY_SECONDS:
             self._summed = now
-            facts["summary"] = state.summary(self.state["events"].values(), about, wall)
+            events = list(self.state["events"].values())
+            facts["summary"] = state.summary(events, about, wall)
+            if "windows" not in facts or other("events", "marks"):
+                facts["windows"] = state.windows(self.state["marks"], events, wall)
         if now - self._covered >= COVERAGE_SECONDS:
             self._covered = now
             facts["coverage"] = await self._coverage(about.begin, wall)

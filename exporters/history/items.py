@@ -69,6 +69,7 @@ class Item(msgspec.Struct):
     causes: Annotated[dict[Word, Number], Meta(max_length=64)] = {}
     unconfirmed: bool = False
     stall_overlap: bool = False
+    text: Annotated[str, Meta(max_length=500)] = ""  # a window's name, or what a note says
     mono: Mono | None = None
 
 

@@ -47,7 +47,7 @@ def _cells(item: Item) -> Sequence[str]:
         where["source"],
         where["target"] or "-",
         how if where["path"] else "-",
-        item.cause + (", while we stalled" if item.stall_overlap else ""),
+        item.text or item.cause + (", while we stalled" if item.stall_overlap else ""),
     )
     return [_short(plain(each)) for each in cells]
 
@@ -76,6 +76,7 @@ CSV: dict[str, Callable[[Item], object]] = {
     "estimate_seconds": lambda item: item.duration.estimate,
     "upper_seconds": lambda item: item.duration.upper,
     "cause": lambda item: item.cause,
+    "text": lambda item: item.text,
     "unconfirmed": lambda item: str(item.unconfirmed).lower(),
     "stall_overlap": lambda item: str(item.stall_overlap).lower(),
     "reporter": lambda item: item.reporter,

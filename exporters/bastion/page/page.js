@@ -6,7 +6,7 @@ import { History } from "./history.js";
 import { Live } from "./live.js";
 import { Matrix } from "./matrix.js";
 import { PATH, PROTOCOL, PROTOCOLS, SIDE, SOURCE, TARGET, worst } from "./store.js";
-import { SPANS, Timeline } from "./timeline.js";
+import { SPANS, Timeline, marks } from "./timeline.js";
 import { beat, fresh, top } from "./top.js";
 
 const dirty = new Set();
@@ -117,6 +117,7 @@ function draw() {
   else if (dirty.has("time")) history.tick();
   if (dirty.has("events") || dirty.has("marks") || (dirty.has("time") && timeline.end === null)) timeline.draw();
   put($("when-range"), timeline.words || "");
+  marks($("marks"), store, now());
   refreshActs(store);
   dirty.clear();
 }

@@ -1,5 +1,5 @@
 // The timeline: a lane for each stream or path, outages with soft edges where their bounds are, gaps hatched, marks above.
-import { age, clock, day, el, flag, natural, put, svg } from "./dom.js";
+import { age, clock, day, el, flag, moment, natural, put, svg } from "./dom.js";
 import { by, fromTo, lengths } from "./store.js";
 import { Rows } from "./rows.js";
 
@@ -71,7 +71,7 @@ export class Timeline {
   set(from, to) {
     const now = this.live.now;
     this.span = Math.min(Math.max(to - from, 2), 7 * 86400);
-    this.end = to >= now ? null : to;
+    this.end = to > now - 0.5 ? null : to;
     this.draw();
   }
 
@@ -229,6 +229,24 @@ export class Timeline {
 }
 
 export { SPANS };
+
+// The same marks in words, the newest first; windows that are over with what they cost.
+export function marks(list, store, now, most = 8) {
+  const costs = store.facts.get("windows") || {};
+  const lines = [...store.marks].slice(-most).reverse().map(([id, mark]) => {
+    const cost = costs[id];
+    if (mark.kind !== "window") return [mark.kind, `${moment(mark.start, now)} ${mark.text || "cleared"}`];
+    const span = `${moment(mark.start, now)}–${mark.end === null ? "now" : moment(mark.end, now)} “${mark.text}”`;
+    if (!cost) return ["window", span];
+    const [lower, middle, upper] = cost.spent.map((each) => each.toFixed(1));
+    const budget = mark.budget ? ` of ${mark.budget} s` : "";
+    return [mark.budget && cost.spent[1] > mark.budget ? "window over" : "window", `${span}: ${middle} s out (${lower}–${upper})${budget}`];
+  });
+  const key = JSON.stringify(lines);
+  if (list.dataset.key === key) return;
+  list.dataset.key = key;
+  list.replaceChildren(...lines.map(([kind, text]) => el("li", { class: kind }, text)));
+}
 
 // What fades and hatches, shared by all lanes.
 function soft() {
