@@ -153,7 +153,7 @@ def test_a_tab_that_does_not_read_is_cut_off_and_delays_nobody(monkeypatch: pyte
             stats.cause = "x"
 
             def told() -> bool:
-                on.findings = [{**dict.fromkeys(view_module.SAID, "y" * 10_000), "since": time.time()}]
+                on.findings = [{**dict.fromkeys(("sure", "target", "source"), "x"), "text": f"{time.time()}" * 1000}]
                 return len(on.broadcast._tabs) == 1
 
             await until(told)

@@ -175,6 +175,28 @@ def test_nonsense_of_a_peers_edges_is_passed_over(text: str) -> None:
     assert found["stream"] is None
 
 
+def a_finding(target: str, text: str, sure: str = "likely") -> dict[str, Any]:
+    return {"key": "k", "sure": sure, "target": target, "source": "", "since": None, "text": f"{target}: {text}"}
+
+
+def test_what_several_have_in_common_is_said_once() -> None:
+    found = state.findings(
+        [a_finding("n10", "x"), a_finding("n9", "x"), a_finding("n1", "y"), a_finding("n2", "x", "no")]
+    )
+    assert [(each["likely"], each["text"]) for each in found] == [
+        (True, "n9, n10: x"),
+        (True, "n1: y"),
+        (False, "n2: x"),
+    ]
+    many = state.findings([a_finding(f"n{number}", "x") for number in range(12)], most=2)
+    assert many == [{"likely": True, "text": "n0, n1 and 10 more: x"}]
+
+
+@given(st.lists(st.text()))
+def test_any_names_have_an_order(names: list[str]) -> None:
+    assert sorted(sorted(names, key=state.natural), key=state.natural) == sorted(names, key=state.natural)
+
+
 def test_of_too_many_events_what_is_open_and_what_ended_last_is_kept() -> None:
     events = {str(number): an_event(number, number + 1) for number in range(10)} | {"open": an_event(0, None)}
     assert set(state.newest(events, 3)) == {"open", "9", "8"}

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from exporters import times
-from exporters.bastion.state import State
+from exporters.bastion.state import State, natural
 
 REFRESH_SECONDS = 5
 PROTOCOLS = ("http", "tcp", "ws")
@@ -30,7 +30,8 @@ def simple(state: State, wall: float) -> str:
     spent = f"{middle} s out ({low} to {high}) since {summary['name']}"
     if summary["budget"]:
         spent += f", of {summary['budget']:g} s"
-    parts = [verdict["text"], spent, *(each["text"] for each in state["facts"]["look"])]
+    look = (each["text"] if each["likely"] else f"Possibly: {each['text']}" for each in state["facts"]["look"])
+    parts = [verdict["text"], spent, *look]
     title = f"{verdict['text']}: {about['source']}"
     caption = "<br>".join(html.escape(each) for each in (*parts, f"{times.iso(wall)[:19]}Z"))
     protocols = "".join(f"<th>{each}</th>" for each in PROTOCOLS)
@@ -43,7 +44,7 @@ def _from_outside(state: State) -> Iterator[str]:
     for number, (side, source, target, path, protocol, *_) in state["streams"].items():
         if side == "out":
             rows[source, target, path][protocol].append(state["cells"][number])
-    for (source, target, path), cells in sorted(rows.items()):
+    for (source, target, path), cells in sorted(rows.items(), key=lambda row: list(map(natural, row[0]))):
         words = [_worst(cells[protocol]) for protocol in PROTOCOLS]
         yield _row(source, target, path, words, [cell for each in cells.values() for cell in each])
 
@@ -64,7 +65,7 @@ def _from_peers(state: State) -> Iterator[str]:
             cell = state["cells"][number]
             rows[source][protocol][cell[0]].append(target)
             changed[source].append(cell)
-    for source, told in sorted(rows.items()):
+    for source, told in sorted(rows.items(), key=lambda row: natural(row[0])):
         targets = {target for words in told.values() for each in words.values() for target in each}
         words = [_counts(told[protocol]) for protocol in PROTOCOLS]
         yield _row(source, f"{len(targets)} peers", "", words, changed[source])
@@ -80,7 +81,9 @@ def _counts(words: dict[str, list[str]]) -> str:
     for word in WORST[:-1]:
         if counted[word]:
             more = f" and {counted[word] - MOST_NAMED} more" if counted[word] > MOST_NAMED else ""
-            said.insert(0, f"{counted[word]} {word.upper()}: {', '.join(sorted(words[word])[:MOST_NAMED])}{more}")
+            said.insert(
+                0, f"{counted[word]} {word.upper()}: {', '.join(sorted(words[word], key=natural)[:MOST_NAMED])}{more}"
+            )
     return "; ".join(said)
 
 

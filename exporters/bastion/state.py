@@ -12,6 +12,7 @@ A state is {section: {key: value}}; a change is told as {"set": {section: {key: 
 Nobody changes a section: who has another one puts it in the old one's place, so that what is the same is `is` the same.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -136,6 +137,28 @@ def verdict(ours: Counter[str], theirs: Counter[str], unheard: Sequence[str]) ->
 
 def _streams(count: int) -> str:
     return f"{count} stream{'s' if count != 1 else ''}"
+
+
+def findings(look: Iterable[Mapping[str, Any]], most: int = 10) -> list[dict[str, Any]]:
+    """Where to look, in sentences: what several have in common is said once, of all of them."""
+    grouped: dict[tuple[bool, str], list[str]] = {}
+    for each in look:
+        about = each["target"] or each["source"]
+        said = each["text"].removeprefix(f"{about}: ")
+        grouped.setdefault((each["sure"] == "likely", said), []).append(about)
+    found = []
+    for (likely, said), names in grouped.items():
+        known = sorted({*filter(None, names)}, key=natural)
+        more = f" and {len(known) - most} more" if len(known) > most else ""
+        text = f"{', '.join(known[:most])}{more}: {said}" if known else said
+        found.append({"likely": likely, "text": text})
+    return found
+
+
+def natural(name: str) -> list[tuple[int, int | str]]:
+    """A key by which node-10 comes after node-9."""
+    parts = re.split(r"([0-9]{1,15})", name)
+    return [(0, int(part)) if place % 2 else (1, part) for place, part in enumerate(parts)]
 
 
 class Period(NamedTuple):

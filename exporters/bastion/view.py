@@ -27,7 +27,6 @@ OPEN_SECONDS = 1.0  # between two looks at what is open
 COVERAGE_SECONDS = 5.0
 SUMMARY_SECONDS = 1.0
 MOST_FINDINGS = 20
-SAID = ("key", "sure", "target", "source", "since", "text")  # of a finding
 WAIT_SECONDS = 2.0  # for the journal
 STEADY_SECONDS = 1.0  # a peer's times jitter by less, as our notion of its clock does
 
@@ -245,7 +244,7 @@ class View:
         def other(*sections: str) -> bool:
             return any(self.state[each] is not before[each] for each in sections)
 
-        facts["look"] = [{name: each[name] for name in SAID} for each in self._look()[:MOST_FINDINGS]]
+        facts["look"] = state.findings(self._look())[:MOST_FINDINGS]
         trouble = self._record.journal.trouble if self._record.journal else ""
         facts["watcher"] = {"journal": trouble, "left_out": self.left_out}
         if "verdict" not in facts or other("cells", "streams", "peers"):
