@@ -26,9 +26,9 @@ export class Live {
     return performance.now() - this.beaten > STALE_MS;
   }
 
-  // The bastion's time, Unix seconds.
+  // The bastion's time, Unix seconds. It stands still when nothing is heard: nobody knows what goes on.
   get now() {
-    return this.at ? this.at + (performance.now() - this.beaten) / 1000 : Date.now() / 1000;
+    return this.at ? this.at + Math.min(performance.now() - this.beaten, STALE_MS) / 1000 : Date.now() / 1000;
   }
 
   connect() {

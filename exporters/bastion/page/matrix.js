@@ -108,6 +108,7 @@ export class Matrix {
   key(event) {
     const cell = event.target.closest("[role=gridcell]");
     if (!cell) return;
+    if (event.key === "Escape") this.tip(null, false);
     let [row, column] = this.place(cell);
     if (event.key === "Enter" || event.key === " ") this.choose(cell);
     else if (event.key === "Home") column = 0;
