@@ -80,6 +80,7 @@ class Stage:
         self.token = token
         self.serving: Serving | None = None
         self._events: dict[str, Event] = {}
+        self._observing: asyncio.Task[None] | None = None
         self._number = 0
 
     @property
@@ -100,8 +101,21 @@ class Stage:
         add_book(app, OURSELVES, self.record, 200)
         self.serving = await serve(app, "127.0.0.1", 0)
         self.broadcast.start()
+        self._observing = asyncio.create_task(self._observe())
+
+    async def _observe(self) -> None:
+        """All but the blind streams count the time."""
+        before = monotonic()
+        while True:
+            await asyncio.sleep(0.2)
+            now = monotonic()
+            for stats in self.streams:
+                stats.observed_seconds += (now - before) if stats.decided else 0.0
+            before = now
 
     async def close(self) -> None:
+        if self._observing is not None:
+            self._observing.cancel()
         await self.broadcast.close()
         if self.serving is not None:
             await self.serving.close()

@@ -17,7 +17,8 @@ MOST_NAMED = 5  # targets that fail, in one cell
 WORST = ("down", "frozen", "unknown", "up")
 HEAD = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{title}</title><link rel="icon" href="page/icon.svg"><link rel="stylesheet" href="page/page.css"></head><body class="simple">
+<title>{title}</title><link rel="icon" href="page/icon.svg"><link rel="stylesheet" href="page/page.css"></head>
+<body class="simple">
 <table><caption>{caption}</caption>
 <thead><tr><th>from</th><th>to</th><th>by</th>{protocols}<th>since</th></tr></thead><tbody>
 """

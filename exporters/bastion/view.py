@@ -17,6 +17,7 @@ from typing import Any
 from exporters.bastion import state
 from exporters.bastion.marks import Marks
 from exporters.bastion.pull import Peer, Pull, Source
+from exporters.bastion.watched import Watched
 from exporters.probing.record import Record, Stats
 from exporters.verdict.coverage import Covered, Span, Watch, cover
 
@@ -52,6 +53,7 @@ class View:
         self._told: dict[tuple[str, str], tuple[Source, bool]] = {}  # by peer and source: what of it was read last
         self._parts: dict[tuple[str, str], dict[str, Cell]] = {}
         self._began: dict[str, float] = {}  # by number: since when the stream is watched
+        self._watched: dict[str, Watched] = {}  # streams of ours, by number
         self._reached: set[str] = set()  # streams that were ever known
         self._heard = -1  # version
         self._seq = 0
@@ -59,8 +61,7 @@ class View:
         self._covered = -inf
         self._marked = -1
         self._summed = -inf
-        self._started = monotonic()
-        self._since = time.time()
+        self._started = self._since = time.time()
         self.left_out = 0  # streams of peers that are too many
         self._read_journal()
         self.about(source=record.self_source, started=round(self._since))
@@ -98,7 +99,7 @@ class View:
             number = self._number(f"out|{key}")
             if number not in self._named:
                 self._named[number] = _own_stream(stats)
-                self._began[number] = self._since_when(stats, now)
+                self._watch(number, stats, now, wall)
             streams[number] = self._named[number]
             cells[number] = _own_cell(stats, before.get(number), now, wall)
             if stats.seen():
@@ -112,15 +113,18 @@ class View:
             self._numbers = {key: number for key, number in self._numbers.items() if number in streams}
             self._named = {number: self._named[number] for number in streams}
             self._began = {number: self._began[number] for number in streams}
+            self._watched = {number: each for number, each in self._watched.items() if number in streams}
             self._reached &= streams.keys()
         self._put("streams", streams)
         self._put("cells", cells | self._mesh)
         self._put("peers", {peer.name: _peer(peer) for peer in self._pull.known()})
 
-    def _since_when(self, stats: Stats, now: float) -> float:
-        """Since when a stream is watched, in Unix time, seen for the first time now."""
-        from_the_start = stats.observed_seconds >= 0.9 * (now - self._started) - STEADY_SECONDS
-        return self._since if from_the_start else stats.since
+    def _watch(self, number: str, stats: Stats, now: float, wall: float) -> None:
+        """Account for what is observed of a stream from its beginning, and that of the processes before us."""
+        clock = self._record.clock(now)
+        begin, observed = stats.began or (clock, 0.0)
+        self._began[number] = self._since if observed else wall - (clock - begin)
+        self._watched[number] = Watched(begin, observed, stats.spec.interval + stats.spec.prompt + STEADY_SECONDS / 2)
 
     async def _ask_peers(self, now: float, wall: float) -> bool:
         """Read what each source told since; whether any of it is new."""
@@ -168,14 +172,18 @@ class View:
     def _merge(self) -> None:
         """All sources' cells. What two tell of one stream is the worse of it: nobody can hide what another sees."""
         mesh: dict[str, Cell] = {}
+        self.left_out = 0
         for part in self._parts.values():
+            if len(mesh) >= MOST_STREAMS:  # nobody makes this take long
+                self.left_out += len(part)
+                continue
             for number, cell in part.items():
                 known = mesh.get(number)
                 if number not in self._named:
                     continue  # was left out before; its source is read again soon
                 if known is None or WORST.index(cell[0]) < WORST.index(known[0]):
                     mesh[number] = cell
-        self.left_out = max(0, len(mesh) - MOST_STREAMS)
+        self.left_out += max(0, len(mesh) - MOST_STREAMS)
         self._mesh = dict(list(mesh.items())[:MOST_STREAMS])
         self._reached |= {number for number, cell in self._mesh.items() if cell[0] != "unknown"}
 
@@ -258,7 +266,7 @@ class View:
                 facts["windows"] = state.windows(self.state["marks"], events, wall)
         if now - self._covered >= COVERAGE_SECONDS:
             self._covered = now
-            facts["coverage"] = await self._coverage(about.begin, wall)
+            facts["coverage"] = await self._coverage(about.begin, now, wall)
         self._put("facts", facts)
 
     def _verdict(self) -> dict[str, Any]:
@@ -268,9 +276,9 @@ class View:
         unheard = [peer.name for peer in self._pull.known() if peer.heard is False]
         return state.verdict(state.counted(sides["out"]), state.counted(sides["in"]), unheard)
 
-    async def _coverage(self, begin: float, wall: float) -> dict[str, Any] | None:
+    async def _coverage(self, begin: float, now: float, wall: float) -> dict[str, Any] | None:
         """Of the path that was observed least; None where that cannot be said yet."""
-        watches = self._watches(wall)
+        watches = self._watches(begin, now, wall)
         if not watches or wall - begin < COVERAGE_SECONDS:
             return None
         # Many paths times many sources take longer to compare than a probe may be late.
@@ -278,24 +286,35 @@ class View:
         worst = min(found, key=lambda path: found[path].share)
         return _said(worst, found)
 
-    def _watches(self, wall: float) -> dict[tuple[str, str], list[Watch]]:
+    def _watches(self, begin: float, now: float, wall: float) -> dict[tuple[str, str], list[Watch]]:
+        """By target and path, who watched it since `begin`. What our own process did not, its streams know best."""
         gaps: dict[str, list[Span]] = defaultdict(list)
+        ours, clock = self._record.self_source, self._record.clock(now)
         for each in self.state["events"].values():
-            if each["kind"] == "gap" and each["stream"] is None:
-                gaps[each["name"]].append(Span(each["start"][0], (each["end"] or [wall, wall])[1], each["cause"]))
-        unknown: dict[tuple[str, str, str], list[float]] = {}  # since when all streams of a source on a path are
-        began: dict[tuple[str, str, str], float] = {}
-        for number, (_, source, target, path, *_) in self.state["streams"].items():
-            if number not in self._reached:
-                continue  # it is not known to be there at all
-            word, since, _ = self.state["cells"][number]
-            unknown.setdefault((source, target, path), []).append(since if word == "unknown" else inf)
-            began[source, target, path] = min(began.get((source, target, path), inf), self._began[number])
+            end = (each["end"] or [wall, wall])[1]
+            before_us = each["name"] != ours or end < self._started + 1
+            if each["kind"] == "gap" and each["stream"] is None and end > begin and before_us:
+                gaps[each["name"]].append(Span(each["start"][0], end, each["cause"]))
+        for key, stats in self._record.stats.items():
+            watched = self._watched.get(self._numbers.get(f"out|{key}", ""))
+            if watched is not None:
+                watched.tell(clock, wall, stats.observed_seconds)
         watches: dict[tuple[str, str], list[Watch]] = defaultdict(list)
-        for (source, target, path), since in unknown.items():
-            lost = [Span(max(since), wall, "unknown")] if max(since) < wall else []
-            watches[target, path].append(Watch(began[source, target, path], wall, (*gaps[source], *lost)))
+        whole: set[tuple[str, str]] = set()
+        for number, (side, source, target, path, *_) in self.state["streams"].items():
+            if number not in self._reached or (target, path) in whole:
+                continue  # it is not known to be there at all, or somebody missed nothing of it
+            lost = self._watched[number].spans if side == "out" else self._unknown(number, wall)
+            watch = Watch(self._began[number], wall, (*gaps[ours if side == "out" else source], *lost))
+            watches[target, path].append(watch)
+            if watch.begin <= begin and not watch.gaps:
+                watches[target, path] = [watch]
+                whole.add((target, path))
         return watches
+
+    def _unknown(self, number: str, wall: float) -> list[Span]:
+        word, since, _ = self.state["cells"][number]
+        return [Span(since, wall, "unknown")] if word == "unknown" and since < wall else []
 
 
 def _said(worst: tuple[str, str], found: Mapping[tuple[str, str], Covered]) -> dict[str, Any]:

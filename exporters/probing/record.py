@@ -241,6 +241,11 @@ class Stats:
             self._stalled = self.record.stall_seconds
             self._marks = array("d", [math.nan]) * (MARKS + 1)
 
+    @property
+    def began(self) -> tuple[float, float] | None:
+        """When (Record.clock) it began to be probed, and the seconds that were observed by then."""
+        return self._began
+
     def mark(self, number: int) -> None:
         """Remember how much was observed by the mark of that number."""
         if self._began is not None:
