@@ -4,6 +4,8 @@ import { by, fromTo, lengths } from "./store.js";
 import { Rows } from "./rows.js";
 
 const LANE = 24, AXIS = 58;
+const LABEL = 17; // a lane's name stands above it where there is no room beside it
+const narrow = matchMedia("(max-width: 760px)");
 const SPANS = [["15 min", 900], ["1 h", 3600], ["6 h", 21600], ["window", 0]];
 const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400];
 const TINY = 3; // pixels that the shortest event is wide
@@ -121,7 +123,7 @@ export class Timeline {
     this.sort();
     this.head();
     flag(this.none, "hidden", this.lanes.length > 0);
-    this.list.set(this.lanes.length);
+    this.list.set(this.lanes.length, LANE + (narrow.matches ? LABEL : 0));
   }
 
   // The lanes in which something is, those with something open first.
