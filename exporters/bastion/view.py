@@ -50,6 +50,7 @@ class View:
         self._last = 0  # of the numbers
         self._named: dict[str, list[Any]] = {}  # streams, by number
         self._mesh: dict[str, Cell] = {}  # peers' cells, by number
+        self._mesh_streams: dict[str, list[Any]] = {}
         self._told: dict[tuple[str, str], tuple[Source, bool]] = {}  # by peer and source: what of it was read last
         self._parts: dict[tuple[str, str], dict[str, Cell]] = {}
         self._began: dict[str, float] = {}  # by number: since when the stream is watched
@@ -108,7 +109,7 @@ class View:
                 await asyncio.sleep(0)
         if await self._ask_peers(now, wall):
             self._merge()
-        streams |= {number: self._named[number] for number in self._mesh}
+        streams |= self._mesh_streams
         if self._named.keys() - streams.keys():
             self._numbers = {key: number for key, number in self._numbers.items() if number in streams}
             self._named = {number: self._named[number] for number in streams}
@@ -185,6 +186,7 @@ class View:
                     mesh[number] = cell
         self.left_out += max(0, len(mesh) - MOST_STREAMS)
         self._mesh = dict(list(mesh.items())[:MOST_STREAMS])
+        self._mesh_streams = {number: self._named[number] for number in self._mesh}
         self._reached |= {number for number, cell in self._mesh.items() if cell[0] != "unknown"}
 
     def _number(self, key: str) -> str:
