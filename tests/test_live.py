@@ -17,6 +17,7 @@ from test_state import applied
 from exporters.bastion import broadcast, state
 from exporters.bastion import view as view_module
 from exporters.history import command
+from exporters.journal import Journal
 
 
 class Tab:
@@ -138,6 +139,46 @@ def test_nothing_is_built_while_nobody_watches(monkeypatch: pytest.MonkeyPatch) 
             assert steps == before
 
     run(scenario())
+
+
+def test_nothing_is_told_that_the_journal_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view_module, "WAIT_SECONDS", 0.1)
+
+    async def scenario() -> None:
+        async with stage(outside(1)) as on:
+            await on.broadcast.fresh()
+            with monkeypatch.context() as slow:
+                slow.setattr(Journal, "served", property(lambda _: 0))
+                on.down(on.streams[0])
+                assert not (await on.broadcast.fresh())["events"]
+                await post(on, "/api/notes", {"text": "a"})
+                assert not (await on.broadcast.fresh())["events"]
+            await on.record.save()
+            (found,) = (await on.broadcast.fresh())["events"].values()
+            assert (found["kind"], found["end"]) == ("outage", None)
+
+    run(scenario())
+
+
+def test_events_of_the_process_before_are_there_again(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+
+    async def first() -> None:
+        async with stage(outside(1), journal=path) as on:
+            on.down(on.streams[0])
+            on.up(on.streams[0])
+            on.down(on.streams[1])
+
+    async def second() -> None:
+        async with stage(outside(1), journal=path) as on:
+            found = (await on.broadcast.fresh())["events"].values()
+            outages = [each for each in found if each["kind"] != "gap"]
+            assert sorted(each["state"] for each in outages) == ["closed", "truncated"]
+            assert all(each["end"] for each in outages)
+            assert [each["cause"] for each in found if each["kind"] == "gap"] == ["restart"]
+
+    run(first())
+    run(second())
 
 
 def test_a_tab_that_does_not_read_is_cut_off_and_delays_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

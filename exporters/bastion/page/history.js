@@ -72,7 +72,7 @@ export class History {
     this.shown.sort(([, a], [, b]) => (a.end ? 1 : 0) - (b.end ? 1 : 0) || b.start[0] - a.start[0]);
     const open = this.shown.filter(([, event]) => !event.end).length;
     put($("what-count"), `${this.shown.length} of ${all.length} events${open ? `, ${open} open` : ""}`);
-    put(this.none, all.length ? "Nothing fits the filters." : "Nothing happened yet.");
+    put(this.none, all.length ? "Nothing fits the filters." : "No disconnections yet.");
     flag(this.none, "hidden", this.shown.length > 0);
     flag(this.scroller, "hidden", !this.shown.length);
     this.scroller.ariaRowCount = String(this.shown.length + 1);
