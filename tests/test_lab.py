@@ -297,149 +297,193 @@ def arrival(lab: Lab, source: str, address: str, *hosts: str) -> tuple[str, str]
             each.close()
 
 
-real = [pytest.mark.needs_root(*NEEDS), pytest.mark.slow]
+@pytest.mark.needs_root(*NEEDS)
+@pytest.mark.slow
+def test_it_is_up_and_says_so(lab: Lab) -> None:
+    done = ovnwatch(lab, "status", "--output=json")
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["well"]) == (0, True), found
+    daemons = [each for host in found["hosts"] for each in host["daemons"]]
+    assert len(daemons) == 3 + 3 * 3
+    assert len({each["pid"] for each in daemons}) == len(daemons)
+    assert [each["chassis"] for each in found["workloads"]] == ["ch1", "ch2", "ch3"]
+    assert "All of it runs." in ovnwatch(lab, "status").stdout
 
 
-class TestReal:
-    pytestmark = real
+@pytest.mark.needs_root(*NEEDS)
+@pytest.mark.slow
+def test_workloads_reach_each_other_through_tunnels(lab: Lab) -> None:
+    for one, other in itertools.permutations(lab.workloads, 2):
+        assert reaches(lab, one, topology.address(other)), (one, other)
+    told = run.run(build.vsctl(lab, "ch1", "--bare", "--columns=statistics", "find", "Interface", "type=geneve"))
+    assert "tx_packets" in told
 
-    def test_it_is_up_and_says_so(self, lab: Lab) -> None:
-        done = ovnwatch(lab, "status", "--output=json")
-        found = json.loads(done.stdout)
-        assert (done.returncode, found["well"]) == (0, True), found
-        daemons = [each for host in found["hosts"] for each in host["daemons"]]
-        assert len(daemons) == 3 + 3 * 3
-        assert len({each["pid"] for each in daemons}) == len(daemons)
-        assert [each["chassis"] for each in found["workloads"]] == ["ch1", "ch2", "ch3"]
-        assert "All of it runs." in ovnwatch(lab, "status").stdout
 
-    def test_workloads_reach_each_other_through_tunnels(self, lab: Lab) -> None:
-        for one, other in itertools.permutations(lab.workloads, 2):
-            assert reaches(lab, one, topology.address(other)), (one, other)
-        told = run.run(build.vsctl(lab, "ch1", "--bare", "--columns=statistics", "find", "Interface", "type=geneve"))
-        assert "tx_packets" in told
+@pytest.mark.needs_root(*NEEDS)
+@pytest.mark.slow
+def test_tcp_passes_from_workload_to_workload_as_it_is(lab: Lab) -> None:
+    assert arrival(lab, "w1", topology.address("w2"), "w2") == ("w2", topology.address("w1"))
 
-    def test_tcp_passes_from_workload_to_workload_as_it_is(self, lab: Lab) -> None:
-        assert arrival(lab, "w1", topology.address("w2"), "w2") == ("w2", topology.address("w1"))
 
-    def test_a_workload_is_seen_outside_with_its_gateways_address_or_its_egress_address(self, lab: Lab) -> None:
-        assert arrival(lab, "w1", OUTSIDE, "outside") == ("outside", EGRESS[0])
-        assert arrival(lab, "w2", OUTSIDE, "outside") == ("outside", topology.gateway_address("ch2"))
-        assert arrival(lab, "w2", OUTSIDE_BY_HA, "outside") == ("outside", topology.HA_GATEWAY)
+@pytest.mark.needs_root(*NEEDS)
+@pytest.mark.slow
+def test_a_workload_is_seen_outside_with_its_gateways_address_or_its_egress_address(lab: Lab) -> None:
+    assert arrival(lab, "w1", OUTSIDE, "outside") == ("outside", EGRESS[0])
+    assert arrival(lab, "w2", OUTSIDE, "outside") == ("outside", topology.gateway_address("ch2"))
+    assert arrival(lab, "w2", OUTSIDE_BY_HA, "outside") == ("outside", topology.HA_GATEWAY)
 
-    def test_load_balancers_lead_in_and_to_services(self, lab: Lab) -> None:
-        for workload in lab.workloads:
-            assert arrival(lab, "outside", topology.vip(workload), *lab.workloads)[0] == workload
-        assert arrival(lab, "outside", VIP, *lab.workloads)[0] in lab.workloads
-        assert arrival(lab, "w2", topology.CLUSTER_VIP, *lab.workloads)[0] in lab.workloads
 
-    def test_the_machine_reaches_every_host_by_the_management_network(self, lab: Lab) -> None:
-        for host in lab.hosts:
-            line = ["ping", "-c1", "-W5", lab.management(host)]
-            assert subprocess.run(line, check=False, capture_output=True).returncode == 0, host
+@pytest.mark.needs_root(*NEEDS)
+@pytest.mark.slow
+def test_load_balancers_lead_in_and_to_services(lab: Lab) -> None:
+    for workload in lab.workloads:
+        assert arrival(lab, "outside", topology.vip(workload), *lab.workloads)[0] == workload
+    assert arrival(lab, "outside", VIP, *lab.workloads)[0] in lab.workloads
+    assert arrival(lab, "w2", topology.CLUSTER_VIP, *lab.workloads)[0] in lab.workloads
 
-    def test_exec_is_on_the_host_and_knows_where_its_daemons_are(self, lab: Lab) -> None:
-        assert "system-id=ch2" in ovnwatch(lab, "exec", "ch2", "--", "ovs-vsctl", "list", "Open_vSwitch").stdout
-        links = ovnwatch(lab, "exec", "ch2", "--", "sh", "-c", "ls $OVS_RUNDIR $OVN_RUNDIR; ls /sys/class/net")
-        assert {"db.sock", "ovn-controller.pid", "br-int", "v-w2"} <= {*links.stdout.split()}
-        assert "gr1" in ovnwatch(lab, "exec", "w1", "--", "ovn-nbctl", "lr-list").stdout
-        assert ovnwatch(lab, "exec", "ch2", "--", "sh", "-c", "exit 7").returncode == 7
-        assert ovnwatch(lab, "exec", "w1", "--", "echo", "a", "--", "b").stdout == "a -- b\n"
-        nothing = ovnwatch(lab, "exec", "ch2", "--")
-        assert (nothing.returncode, "wants a command" in nothing.stderr) == (1, True)
-        wrong = ovnwatch(lab, "exec", "ch9", "--", "true")
-        assert (wrong.returncode, "no host 'ch9'" in wrong.stderr) == (1, True)
 
-    def test_up_again_leaves_what_runs_and_starts_what_does_not(self, lab: Lab) -> None:
-        before = {each: run.pid(each) for each in topology.all_daemons(lab)}
-        assert "was up already" in ovnwatch(lab, "up").stdout
-        change.stop(lab, "ch3", "ovn-controller", signal.SIGKILL)
-        assert ovnwatch(lab, "status").returncode == 2
-        assert "is up" in ovnwatch(lab, "up").stdout
-        after = {each: run.pid(each) for each in topology.all_daemons(lab)}
-        assert [each.name for each in before if before[each] != after[each]] == ["ovn-controller"]
-        other = ovnwatch(lab, "up", "--chassis=2")
-        assert (other.returncode, "a lab of 3 chassis is up" in other.stderr) == (1, True)
+@pytest.mark.needs_root(*NEEDS)
+@pytest.mark.slow
+def test_the_machine_reaches_every_host_by_the_management_network(lab: Lab) -> None:
+    for host in lab.hosts:
+        line = ["ping", "-c1", "-W5", lab.management(host)]
+        assert subprocess.run(line, check=False, capture_output=True).returncode == 0, host
 
-    def test_a_workload_moves_with_its_address_and_back(self, lab: Lab) -> None:
-        for chassis in ("ch1", "ch3"):
-            change.move(lab, "w3", chassis)
-            (found,) = (each for each in status.read(lab)["workloads"] if each["name"] == "w3")
-            assert (found["chassis"], found["up"]) == (chassis, True)
-            assert reaches(lab, "w2", topology.address("w3"))
-            assert reaches(lab, "w3", OUTSIDE)
 
-    def test_an_egress_address_moves_changes_goes_and_comes(self, lab: Lab) -> None:
-        for chassis, address in (("ch3", EGRESS[0]), ("ch3", EGRESS[1]), ("ch1", EGRESS[2])):
-            change.set_egress(lab, "w1", chassis, address)
-            assert arrival(lab, "w1", OUTSIDE, "outside")[1] == address
-            (found,) = (each for each in status.read(lab)["workloads"] if each["name"] == "w1")
-            assert found["egress"] == {"by": topology.gateway(chassis), "as": address}
-        change.no_egress(lab, "w1")
-        change.no_egress(lab, "w1")
-        assert arrival(lab, "w1", OUTSIDE, "outside")[1] == topology.gateway_address("ch1")
-        change.set_egress(lab, "w1", "ch2", EGRESS[0])
-        assert arrival(lab, "w1", OUTSIDE, "outside")[1] == EGRESS[0]
+@pytest.mark.needs_root(*NEEDS)
+@pytest.mark.slow
+def test_exec_is_on_the_host_and_knows_where_its_daemons_are(lab: Lab) -> None:
+    assert "system-id=ch2" in ovnwatch(lab, "exec", "ch2", "--", "ovs-vsctl", "list", "Open_vSwitch").stdout
+    links = ovnwatch(lab, "exec", "ch2", "--", "sh", "-c", "ls $OVS_RUNDIR $OVN_RUNDIR; ls /sys/class/net")
+    assert {"db.sock", "ovn-controller.pid", "br-int", "v-w2"} <= {*links.stdout.split()}
+    assert "gr1" in ovnwatch(lab, "exec", "w1", "--", "ovn-nbctl", "lr-list").stdout
+    assert ovnwatch(lab, "exec", "ch2", "--", "sh", "-c", "exit 7").returncode == 7
+    assert ovnwatch(lab, "exec", "w1", "--", "echo", "a", "--", "b").stdout == "a -- b\n"
+    nothing = ovnwatch(lab, "exec", "ch2", "--")
+    assert (nothing.returncode, "wants a command" in nothing.stderr) == (1, True)
+    wrong = ovnwatch(lab, "exec", "ch9", "--", "true")
+    assert (wrong.returncode, "no host 'ch9'" in wrong.stderr) == (1, True)
 
-    @pytest.mark.parametrize("name", ["ovn-controller", "ovs-vswitchd", "ovsdb-server"])
-    def test_a_daemon_restarts_with_another_pid_and_traffic_goes_on(self, lab: Lab, name: str) -> None:
-        one = change.daemon(lab, "ch2", name)
-        before = run.pid(one)
-        change.restart(lab, "ch2", name)
-        assert run.pid(one) not in (0, before)
-        wait_for(lambda: reaches(lab, "w1", topology.address("w2")), LONG)
 
-    def test_a_chassis_restarts(self, lab: Lab) -> None:
-        before = {run.pid(each) for each in topology.daemons(lab, "ch2").values()}
-        change.restart_chassis(lab, "ch2")
-        after = {run.pid(each) for each in topology.daemons(lab, "ch2").values()}
-        assert 0 not in after
-        assert not before & after
-        wait_for(lambda: reaches(lab, "w1", topology.address("w2")), LONG)
+@pytest.mark.needs_root(*NEEDS)
+@pytest.mark.slow
+def test_up_again_leaves_what_runs_and_starts_what_does_not(lab: Lab) -> None:
+    before = {each: run.pid(each) for each in topology.all_daemons(lab)}
+    assert "was up already" in ovnwatch(lab, "up").stdout
+    change.stop(lab, "ch3", "ovn-controller", signal.SIGKILL)
+    assert ovnwatch(lab, "status").returncode == 2
+    assert "is up" in ovnwatch(lab, "up").stdout
+    after = {each: run.pid(each) for each in topology.all_daemons(lab)}
+    assert [each.name for each in before if before[each] != after[each]] == ["ovn-controller"]
+    other = ovnwatch(lab, "up", "--chassis=2")
+    assert (other.returncode, "a lab of 3 chassis is up" in other.stderr) == (1, True)
 
-    def test_a_daemon_that_is_held_is_told_and_goes_on(self, lab: Lab) -> None:
-        change.hold(lab, "ch2", "ovn-controller")
-        found = ovnwatch(lab, "status")
-        assert (found.returncode, "ovn-controller(stopped)" in found.stdout) == (2, True)
-        change.go_on(lab, "ch2", "ovn-controller")
-        assert ovnwatch(lab, "status").returncode == 0
-        with pytest.raises(LabError, match="ch2 has no 'ovn-northd'; it has ovsdb-server ovs-vswitchd ovn-controller"):
-            change.hold(lab, "ch2", "ovn-northd")
 
-    def test_ovn_uses_no_translation_by_which_ovs_aborts(self, lab: Lab) -> None:
-        change.restart(lab, "ch3", "ovs-vswitchd")
-        run.run(build.nbctl(lab, "--wait=hv", "sync"))
+@pytest.mark.needs_root(*NEEDS)
+@pytest.mark.slow
+def test_a_workload_moves_with_its_address_and_back(lab: Lab) -> None:
+    for chassis in ("ch1", "ch3"):
+        change.move(lab, "w3", chassis)
+        (found,) = (each for each in status.read(lab)["workloads"] if each["name"] == "w3")
+        assert (found["chassis"], found["up"]) == (chassis, True)
+        assert reaches(lab, "w2", topology.address("w3"))
+        assert reaches(lab, "w3", OUTSIDE)
 
-        def used(chassis: str) -> bool:
-            there = topology.environ(lab, chassis)
-            return "nat(src)" in run.run(build.Run(("ovs-ofctl", "dump-flows", "br-int"), environ=there))
 
-        wait_for(lambda: not any(map(used, lab.chassis_names)), LONG)
+@pytest.mark.needs_root(*NEEDS)
+@pytest.mark.slow
+def test_an_egress_address_moves_changes_goes_and_comes(lab: Lab) -> None:
+    for chassis, address in (("ch3", EGRESS[0]), ("ch3", EGRESS[1]), ("ch1", EGRESS[2])):
+        change.set_egress(lab, "w1", chassis, address)
+        assert arrival(lab, "w1", OUTSIDE, "outside")[1] == address
+        (found,) = (each for each in status.read(lab)["workloads"] if each["name"] == "w1")
+        assert found["egress"] == {"by": topology.gateway(chassis), "as": address}
+    change.no_egress(lab, "w1")
+    change.no_egress(lab, "w1")
+    assert arrival(lab, "w1", OUTSIDE, "outside")[1] == topology.gateway_address("ch1")
+    change.set_egress(lab, "w1", "ch2", EGRESS[0])
+    assert arrival(lab, "w1", OUTSIDE, "outside")[1] == EGRESS[0]
 
-    def test_a_cut_tunnel_separates_two_chassis_alone(self, lab: Lab) -> None:
-        change.cut_tunnel(lab, "ch1", "ch2")
-        ping = ["ip", "netns", "exec", lab.namespace("w1"), "ping", "-c3", "-i0.1", "-W1", topology.address("w2")]
-        assert subprocess.run(ping, check=False, capture_output=True).returncode != 0
-        assert reaches(lab, "w1", topology.address("w3"))
-        change.mend_tunnel(lab, "ch2", "ch1")
-        assert reaches(lab, "w1", topology.address("w2"))
 
-    def test_the_gateway_fails_over_when_its_chassis_is_cut_off(self, lab: Lab) -> None:
-        wait_for(lambda: change.ha_carrier(lab) == "ch1", LONG)
-        change.cut(lab, "ch1")
-        try:
-            wait_for(lambda: change.ha_carrier(lab) == "ch2", LONG)
-            assert reaches(lab, "w3", OUTSIDE_BY_HA)
-        finally:
-            change.mend(lab, "ch1")
-        wait_for(lambda: change.ha_carrier(lab) == "ch1", LONG)
-        wait_for(lambda: reaches(lab, "w1", topology.address("w2")), LONG)
+@pytest.mark.needs_root(*NEEDS)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ovn-controller", "ovs-vswitchd", "ovsdb-server"])
+def test_a_daemon_restarts_with_another_pid_and_traffic_goes_on(lab: Lab, name: str) -> None:
+    one = change.daemon(lab, "ch2", name)
+    before = run.pid(one)
+    change.restart(lab, "ch2", name)
+    assert run.pid(one) not in (0, before)
+    wait_for(lambda: reaches(lab, "w1", topology.address("w2")), LONG)
 
-    def test_a_gateway_router_moves_with_its_address(self, lab: Lab) -> None:
-        change.move_gateway(lab, "ch3", "ch1")
-        assert reaches(lab, "outside", topology.gateway_address("ch3"))
-        change.move_gateway(lab, "ch3", "ch3")
-        assert reaches(lab, "outside", topology.gateway_address("ch3"))
+
+@pytest.mark.needs_root(*NEEDS)
+@pytest.mark.slow
+def test_a_chassis_restarts(lab: Lab) -> None:
+    before = {run.pid(each) for each in topology.daemons(lab, "ch2").values()}
+    change.restart_chassis(lab, "ch2")
+    after = {run.pid(each) for each in topology.daemons(lab, "ch2").values()}
+    assert 0 not in after
+    assert not before & after
+    wait_for(lambda: reaches(lab, "w1", topology.address("w2")), LONG)
+
+
+@pytest.mark.needs_root(*NEEDS)
+@pytest.mark.slow
+def test_a_daemon_that_is_held_is_told_and_goes_on(lab: Lab) -> None:
+    change.hold(lab, "ch2", "ovn-controller")
+    found = ovnwatch(lab, "status")
+    assert (found.returncode, "ovn-controller(stopped)" in found.stdout) == (2, True)
+    change.go_on(lab, "ch2", "ovn-controller")
+    assert ovnwatch(lab, "status").returncode == 0
+    with pytest.raises(LabError, match="ch2 has no 'ovn-northd'; it has ovsdb-server ovs-vswitchd ovn-controller"):
+        change.hold(lab, "ch2", "ovn-northd")
+
+
+@pytest.mark.needs_root(*NEEDS)
+@pytest.mark.slow
+def test_ovn_uses_no_translation_by_which_ovs_aborts(lab: Lab) -> None:
+    change.restart(lab, "ch3", "ovs-vswitchd")
+    run.run(build.nbctl(lab, "--wait=hv", "sync"))
+
+    def used(chassis: str) -> bool:
+        there = topology.environ(lab, chassis)
+        return "nat(src)" in run.run(build.Run(("ovs-ofctl", "dump-flows", "br-int"), environ=there))
+
+    wait_for(lambda: not any(map(used, lab.chassis_names)), LONG)
+
+
+@pytest.mark.needs_root(*NEEDS)
+@pytest.mark.slow
+def test_a_cut_tunnel_separates_two_chassis_alone(lab: Lab) -> None:
+    change.cut_tunnel(lab, "ch1", "ch2")
+    ping = ["ip", "netns", "exec", lab.namespace("w1"), "ping", "-c3", "-i0.1", "-W1", topology.address("w2")]
+    assert subprocess.run(ping, check=False, capture_output=True).returncode != 0
+    assert reaches(lab, "w1", topology.address("w3"))
+    change.mend_tunnel(lab, "ch2", "ch1")
+    assert reaches(lab, "w1", topology.address("w2"))
+
+
+@pytest.mark.needs_root(*NEEDS)
+@pytest.mark.slow
+def test_the_gateway_fails_over_when_its_chassis_is_cut_off(lab: Lab) -> None:
+    wait_for(lambda: change.ha_carrier(lab) == "ch1", LONG)
+    change.cut(lab, "ch1")
+    try:
+        wait_for(lambda: change.ha_carrier(lab) == "ch2", LONG)
+        assert reaches(lab, "w3", OUTSIDE_BY_HA)
+    finally:
+        change.mend(lab, "ch1")
+    wait_for(lambda: change.ha_carrier(lab) == "ch1", LONG)
+    wait_for(lambda: reaches(lab, "w1", topology.address("w2")), LONG)
+
+
+@pytest.mark.needs_root(*NEEDS)
+@pytest.mark.slow
+def test_a_gateway_router_moves_with_its_address(lab: Lab) -> None:
+    change.move_gateway(lab, "ch3", "ch1")
+    assert reaches(lab, "outside", topology.gateway_address("ch3"))
+    change.move_gateway(lab, "ch3", "ch3")
+    assert reaches(lab, "outside", topology.gateway_address("ch3"))
 
 
 @pytest.mark.needs_root(*NEEDS)

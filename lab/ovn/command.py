@@ -1,13 +1,14 @@
 """`ovnwatch lab`: a real OVN of some chassis on one machine, in network namespaces; needs root."""
 
 import argparse
+import importlib
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Never
 
-from lab.ovn import demo, run, status, topology
+from lab.ovn import run, status, topology
 from lab.ovn.run import LabError
 from lab.ovn.topology import MOST_CENTRALS, MOST_CHASSIS, Lab
 
@@ -114,7 +115,8 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    return demo.main(args, Lab(args.prefix, run.default_folder(args.prefix)))
+    demo = importlib.import_module("lab.ovn.demo")  # takes a second, and no other command needs it
+    return int(demo.main(args, Lab(args.prefix, run.default_folder(args.prefix))))
 
 
 def _exec(args: argparse.Namespace) -> int:
