@@ -19,9 +19,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from running import CODE, Exporter, clean, killed_at_the_end, wait_for
 
 from exporters import catalog
-from exporters.node import addresses, bonds, daemons, rtnl, state
+from exporters.node import addresses, bonds, bridges, daemons, rtnl, state
 from exporters.node.bridges import Bridge
 from exporters.node.collectors import COLLECTORS
+from exporters.node.failing import GarbledError
 from exporters.node.links import LINK, Known, Snapshot
 from exporters.node.processes import Usage
 from exporters.node.rows import labels_of
@@ -350,3 +351,77 @@ def test_a_scraper_in_a_hurry_is_answered(ovs: DummyOvs, tmp_path: Path) -> None
         assert 'success{collector="ovs-upcall"} 0' in page
         assert 'success{collector="links"} 1' in page
         assert get(exporter, "/-/healthy")[0] == b"healthy\n"
+
+
+@pytest.fixture
+def space() -> Iterator[str]:
+    """A network namespace with a bridge of two ports, of which one is up, and an address; and a bridge with STP."""
+    name = "ownode"
+    subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    commands = """
+        link set lo up
+        link add br0 type bridge ageing_time 12300
+        link add br1 type bridge stp_state 1
+        link add la type veth peer name lb
+        link add lc type veth peer name ld
+        link set la master br0
+        link set lc master br0
+        link set la up
+        link set lb up
+        link set br0 up
+        addr add 192.0.2.1/24 dev br0
+        route add default via 192.0.2.254
+    """
+    try:
+        subprocess.run(["ip", "-n", name, "-batch", "-"], input=commands, text=True, check=True)
+        yield name
+    finally:
+        subprocess.run(["ip", "netns", "del", name], check=True)
+
+
+@pytest.mark.needs_root
+def test_bridges_are_what_the_kernel_says(space: str, tmp_path: Path) -> None:
+    with killed_at_the_end() as running:
+        argv = ("node", "--web.listen-address=127.0.0.1:0", "--source=n")
+        exporter = Exporter(tmp_path / "log", *argv, within=space)
+        running.append(exporter)
+        wait_for(exporter.ready)
+
+        def value(series: str) -> str:
+            found = re.search(
+                rf"^{re.escape(f'ovnwatch_node_{series}')} (.*)$", exporter.get("/metrics")[1], re.MULTILINE
+            )
+            assert found, series
+            return found[1]
+
+        wait_for(lambda: value('bridge_ports_forwarding{bridge="br0"}') == "1")
+        assert value('bridge_ports{bridge="br0"}') == "2"
+        assert (value('bridge_stp{bridge="br0"}'), value('bridge_stp{bridge="br1"}')) == ("0", "1")
+        assert value('addresses{family="4"}') == "2"
+        told = json.loads(exporter.get("/state")[1])["capabilities"]
+        assert told["bridges"]["br0"]["ports"] == ["la", "lc"]
+        if "vlan_filtering" in told["bridges"]["br0"]["opts"]:  # a kernel may be built without
+            assert value('bridge_vlan_filtering{bridge="br0"}') == "0"
+        assert told["bridges"]["br1"]["stp"] == "on"
+        assert told["bridges"]["br0"]["addr"] == "192.0.2.1"
+        assert told["networks"]["br0"]["ipv4defaultroute"] is True
+        assert told["nics"]["la"]["speed"] == 10_000
+        ran = subprocess.run(["ip", "-n", space, "-j", "-d", "link", "show", "br0"], capture_output=True, check=True)
+        options = json.loads(ran.stdout)[0]["linkinfo"]["info_data"]
+        assert told["bridges"]["br0"]["opts"]["ageing_time"] == str(options["ageing_time"]) == "12300"
+        subprocess.run(["ip", "-n", space, "link", "del", "br0"], check=True)
+        assert 'bridge="br0"' not in exporter.get("/metrics")[1]
+        assert exporter.end() == 0
+
+
+def test_a_bridge_that_filters_vlans_says_so() -> None:
+    bridge = Bridge({"stp_state": "0", "vlan_filtering": "1"}, {"a": "3", "b": "0"})
+    assert {row.name.removeprefix("ovnwatch_node_bridge_"): row.value for row in bridges.rows("br0", bridge)} == {
+        "ports": 2,
+        "ports_forwarding": 1,
+        "stp": False,
+        "vlan_filtering": True,
+    }
+    with pytest.raises(GarbledError):
+        list(bridges.rows("br0", Bridge({"stp_state": "on"}, {})))

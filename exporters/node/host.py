@@ -116,7 +116,8 @@ class Host:
         found = {}
         for name in names:
             ports = net / name / "brif"
-            states = {port: text(ports / port / "state").strip() for port in _listing(ports)}
+            states = {port: _text_if_any(ports / port / "state").strip() for port in _listing(ports)}
+            states = {port: state for port, state in states.items() if state}  # some may have gone meanwhile
             found[name] = bridges.Bridge(texts(net / name / "bridge"), states)
         return found
 
@@ -134,7 +135,7 @@ class Host:
             bonds=found,
             bond_options={name: texts(net / name / "bonding") for name in found},
             bridges=self.bridges(known),
-            autoconf=names_with({name: _switch(ipv6 / name / "autoconf") for name in names}),
+            autoconf=names_with({name: _text_if_any(ipv6 / name / "autoconf") for name in names}),
             ipv6=(self.paths.proc / "net/if_inet6").exists(),
             daemons=self._daemons(),
         )
@@ -166,7 +167,8 @@ def _span(message: Message) -> tuple[bytes, int, int]:
     return data, start, end
 
 
-def _switch(path: Path) -> str:
+def _text_if_any(path: Path) -> str:
+    """The same; empty where the file is not there."""
     try:
         return text(path)
     except OSError:
