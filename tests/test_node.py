@@ -23,6 +23,7 @@ from exporters.node import addresses, bonds, bridges, daemons, rtnl, state
 from exporters.node.bridges import Bridge
 from exporters.node.collectors import COLLECTORS
 from exporters.node.failing import GarbledError
+from exporters.node.host import within
 from exporters.node.links import LINK, Known, Snapshot
 from exporters.node.processes import Usage
 from exporters.node.rows import labels_of
@@ -425,3 +426,13 @@ def test_a_bridge_that_filters_vlans_says_so() -> None:
     }
     with pytest.raises(GarbledError):
         list(bridges.rows("br0", Bridge({"stp_state": "on"}, {})))
+
+
+def test_a_link_below_the_nodes_root_is_meant_from_there(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/a").write_text("")
+    (tmp_path / "etc/b").symlink_to("/run/resolve/b")
+    (tmp_path / "etc/c").symlink_to("a")
+    assert within(tmp_path, "etc/a") == tmp_path / "etc/a"
+    assert within(tmp_path, "etc/b") == tmp_path / "run/resolve/b"
+    assert within(tmp_path, "etc/c") == tmp_path / "etc/c"

@@ -156,10 +156,17 @@ class Host:
         files = [name for folder in LEASES for name in _listing(self.paths.root / folder)]
         indexes = {known.link.name: index for index, known in table.items()}
         try:
-            servers = addresses.nameservers(text(self.paths.root / "etc/resolv.conf"))
+            servers = addresses.nameservers(text(within(self.paths.root, "etc/resolv.conf")))
         except FileNotFoundError:
             servers = []
         return addresses.Reached(ours, routes, addresses.leases(ours, routes, files, indexes), servers)
+
+
+def within(root: Path, name: str) -> Path:
+    """A file below the node's root; a link that begins with / is meant from there, not from where we see it."""
+    path = root / name
+    target = path.readlink() if path.is_symlink() else path
+    return root / target.relative_to("/") if path != target and target.is_absolute() else path
 
 
 def _span(message: Message) -> tuple[bytes, int, int]:
@@ -168,7 +175,7 @@ def _span(message: Message) -> tuple[bytes, int, int]:
 
 
 def _text_if_any(path: Path) -> str:
-    """The same; empty where the file is not there."""
+    """What a file of the kernel's holds; empty where it is not there."""
     try:
         return text(path)
     except OSError:

@@ -7,19 +7,20 @@
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from exporters.node import rtnl
 from exporters.node.addresses import Reached
-from exporters.node.bonds import Bond
+from exporters.node.bonds import Bond, Member
 from exporters.node.bridges import Bridge
-from exporters.node.links import Known, Snapshot, Table, name_of
+from exporters.node.links import Known, Snapshot, name_of
 from exporters.node.processes import Usage
 
 # Kinds that carry networks as hardware does.
 NICS = ("physical", "veth")
+CARRIERS = ("physical", "bond", "vlan")
 STATISTICS = {
     "rx": "rx_bytes",
     "tx": "tx_bytes",
@@ -44,28 +45,53 @@ class Seen(NamedTuple):
     daemons: Mapping[str, Usage | None]
 
 
+class View(NamedTuple):
+    """The same, found by name and index: a node may have thousands of links."""
+
+    seen: Seen
+    by_name: Mapping[str, Known]
+    addresses: Mapping[int, Sequence[rtnl.Address]]
+    defaults: Mapping[tuple[str, int], rtnl.Route]  # by family and link
+    members: Mapping[str, Member]  # of bonds
+
+
+def view(seen: Seen) -> View:
+    ours: dict[int, list[rtnl.Address]] = {}
+    for each in seen.reached.addresses:
+        ours.setdefault(each.ifindex, []).append(each)
+    defaults = [each for each in seen.reached.routes if each.default]
+    return View(
+        seen,
+        {each.link.name: each for each in seen.links.known.values()},
+        ours,
+        {(each.family, each.ifindex): each for each in reversed(defaults)},
+        {member.name: member for bond in seen.bonds.values() for member in bond.members},
+    )
+
+
 def state(seen: Seen) -> dict[str, Any]:
     """The document that /state answers."""
     return {
-        "capabilities": capabilities(seen),
+        "capabilities": capabilities(view(seen)),
         "statistics": statistics(seen.links, seen.time),
         "daemons": {name: _daemon(usage) for name, usage in seen.daemons.items()},
         "sampleTime": seen.time,
     }
 
 
-def capabilities(seen: Seen) -> dict[str, Any]:
+def capabilities(view: View) -> dict[str, Any]:
+    seen = view.seen
     known = seen.links.known
     by_kind: dict[str, list[Known]] = {}
     for each in known.values():
         by_kind.setdefault(each.link.kind, []).append(each)
     every_nic = [each for kind in NICS for each in by_kind.get(kind, [])]
     return {
-        "networks": _networks(seen),
-        "bridges": {name: _bridge(seen, name, bridge) for name, bridge in seen.bridges.items()},
-        "bondings": {name: _bonding(seen, name, bond) for name, bond in seen.bonds.items()},
-        "vlans": {each.link.name: _vlan(seen, each) for each in by_kind.get("vlan", [])},
-        "nics": {each.link.name: _nic(seen, each) for each in every_nic},
+        "networks": _networks(view),
+        "bridges": {name: _bridge(view, name, bridge) for name, bridge in seen.bridges.items()},
+        "bondings": {name: _bonding(view, name, bond) for name, bond in seen.bonds.items()},
+        "vlans": {each.link.name: _vlan(view, each) for each in by_kind.get("vlan", [])},
+        "nics": {each.link.name: _nic(view, each) for each in every_nic},
         "nameservers": list(seen.reached.nameservers),
         "supportsIPv6": seen.ipv6,
     }
@@ -95,57 +121,46 @@ def _daemon(usage: Usage | None) -> dict[str, Any]:
     return {"running": True, "started": datetime.fromtimestamp(usage.start, UTC).isoformat(timespec="milliseconds")}
 
 
-def _common(seen: Seen, known: Known) -> dict[str, Any]:
+def _common(view: View, known: Known) -> dict[str, Any]:
     """What every device has."""
-    link, reached = known.link, seen.reached
-    ours = [each for each in reached.addresses if each.ifindex == link.ifindex]
+    link, leases = known.link, view.seen.reached.leases
+    ours = view.addresses.get(link.ifindex, ())
     first = next((ipaddress.IPv4Interface(each.address) for each in ours if each.family == "4"), None)
-    gateways = {
-        family: next((each for each in reached.routes if _is_default(each, family, link.ifindex)), None)
-        for family in ("4", "6")
-    }
+    gateway, gateway6 = (view.defaults.get((family, link.ifindex)) for family in ("4", "6"))
     return {
         "addr": str(first.ip) if first else "",
         "netmask": str(first.netmask) if first else "",
         "ipv4addrs": [each.address for each in ours if each.family == "4"],
         "ipv6addrs": [each.address for each in ours if each.family == "6"],
-        "gateway": gateways["4"].gateway if gateways["4"] else "",
-        "ipv6gateway": (gateways["6"].gateway if gateways["6"] else "") or "::",
-        "ipv4defaultroute": gateways["4"] is not None,
-        "ipv6autoconf": link.name in seen.autoconf,
-        "dhcpv4": ("4", link.ifindex) in reached.leases,
-        "dhcpv6": ("6", link.ifindex) in reached.leases,
+        "gateway": gateway.gateway if gateway else "",
+        "ipv6gateway": (gateway6.gateway if gateway6 else "") or "::",
+        "ipv4defaultroute": gateway is not None,
+        "ipv6autoconf": link.name in view.seen.autoconf,
+        "dhcpv4": ("4", link.ifindex) in leases,
+        "dhcpv6": ("6", link.ifindex) in leases,
         "mtu": str(link.mtu),
     }
 
 
-def _is_default(route: rtnl.Route, family: str, index: int) -> bool:
-    return route.default and route.family == family and route.ifindex == index
+def _with_common(view: View, name: str, own: Mapping[str, Any]) -> dict[str, Any]:
+    known = view.by_name.get(name)
+    return {**own, **(_common(view, known) if known else {})}
 
 
-def _by_name(table: Table, name: str) -> Known | None:
-    return next((each for each in table.values() if each.link.name == name), None)
-
-
-def _with_common(seen: Seen, name: str, own: Mapping[str, Any]) -> dict[str, Any]:
-    known = _by_name(seen.links.known, name)
-    return {**own, **(_common(seen, known) if known else {})}
-
-
-def _bridge(seen: Seen, name: str, bridge: Bridge) -> dict[str, Any]:
+def _bridge(view: View, name: str, bridge: Bridge) -> dict[str, Any]:
     own = {"ports": sorted(bridge.ports), "stp": _stp(bridge), "opts": dict(bridge.options)}
-    return _with_common(seen, name, own)
+    return _with_common(view, name, own)
 
 
 def _stp(bridge: Bridge) -> str:
     return "off" if bridge.options.get("stp_state", "0") == "0" else "on"
 
 
-def _bonding(seen: Seen, name: str, bond: Bond) -> dict[str, Any]:
-    known = _by_name(seen.links.known, name)
+def _bonding(view: View, name: str, bond: Bond) -> dict[str, Any]:
+    known = view.by_name.get(name)
     # A choice is its name and its number, of which the handler had the number: `802.3ad 4`.
     options = {
-        option: re.sub(r"^\S+ (\d+)$", r"\1", value) for option, value in seen.bond_options.get(name, {}).items()
+        option: re.sub(r"^\S+ (\d+)$", r"\1", value) for option, value in view.seen.bond_options.get(name, {}).items()
     }
     own = {
         "slaves": sorted(member.name for member in bond.members),
@@ -156,37 +171,35 @@ def _bonding(seen: Seen, name: str, bond: Bond) -> dict[str, Any]:
         "opts": options or {"mode": bond.mode},
         "switch": "legacy",
     }
-    return _with_common(seen, name, own)
+    return _with_common(view, name, own)
 
 
-def _vlan(seen: Seen, known: Known) -> dict[str, Any]:
-    parent = name_of(seen.links.known, known.link.parent)
-    return {"iface": parent, "vlanid": known.link.vlan_id, **_common(seen, known)}
+def _vlan(view: View, known: Known) -> dict[str, Any]:
+    parent = name_of(view.seen.links.known, known.link.parent)
+    return {"iface": parent, "vlanid": known.link.vlan_id, **_common(view, known)}
 
 
-def _nic(seen: Seen, known: Known) -> dict[str, Any]:
+def _nic(view: View, known: Known) -> dict[str, Any]:
     own: dict[str, Any] = {"hwaddr": known.link.hwaddr, "speed": _megabits(known)}
-    member = next((each for bond in seen.bonds.values() for each in bond.members if each.name == known.link.name), None)
+    member = view.members.get(known.link.name)
     if member:
         own["permhwaddr"] = member.permhwaddr
         if member.aggregator:
             own["ad_aggregator_id"] = member.aggregator
-    return {**own, **_common(seen, known)}
+    return {**own, **_common(view, known)}
 
 
-def _networks(seen: Seen) -> dict[str, Any]:
-    table = seen.links.known
+def _networks(view: View) -> dict[str, Any]:
     found = {}
-    for name, bridge in seen.bridges.items():
-        kinds = {port: _by_name(table, port) for port in sorted(bridge.ports)}
-        carriers = [port for port, known in kinds.items() if known and known.link.kind in ("physical", "bond", "vlan")]
-        own = {"iface": carriers[0] if carriers else name, "bridged": True, "ports": sorted(bridge.ports)}
-        found[name] = _with_common(seen, name, {**own, "stp": _stp(bridge), "switch": "legacy"})
-    reached = {each.ifindex for each in seen.reached.addresses}
-    for index, known in table.items():
-        if index in reached and known.link.kind in (*NICS, "bond", "vlan"):
+    for name, bridge in view.seen.bridges.items():
+        ports = sorted(bridge.ports)
+        carriers = [port for port in ports if port in view.by_name and view.by_name[port].link.kind in CARRIERS]
+        own = {"iface": carriers[0] if carriers else name, "bridged": True, "ports": ports}
+        found[name] = _with_common(view, name, {**own, "stp": _stp(bridge), "switch": "legacy"})
+    for index, known in view.seen.links.known.items():
+        if index in view.addresses and known.link.kind in (*NICS, "bond", "vlan"):
             name = known.link.name
-            found[name] = {"iface": name, "bridged": False, "switch": "legacy", **_common(seen, known)}
+            found[name] = {"iface": name, "bridged": False, "switch": "legacy", **_common(view, known)}
     return found
 
 
