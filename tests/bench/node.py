@@ -29,9 +29,8 @@ from .measure import BenchError, Effort, Result, cpu_seconds, resident, result, 
 NODE_EXPORTER = "prometheus-node-exporter"
 FEW, MANY = 1000, 5000
 GOAL, GROWTH_GOAL, MEMORY_GOAL, CALL_GOAL = 0.25, 6.0, 1.5, 1 / 20
-NAME = "owbench"
+PREFIX = "owbench"  # of the network namespaces
 READY_SECONDS = 30.0
-ENTER = ("ip", "netns", "exec", NAME)
 CODE = "import sys; from exporters.cli import main; sys.exit(main(sys.argv[1:]))"
 COMMANDS = ("memory/show", "coverage/show", "upcall/show", "dpctl/show")
 CALLS, SPAWNS = 500, 20
@@ -55,17 +54,18 @@ class Turn(NamedTuple):
 @contextmanager
 def space(links: int) -> Iterator[Namespace]:
     """A network namespace with so many links beside lo. Raises BenchError."""
-    subprocess.run(["ip", "netns", "del", NAME], check=False, capture_output=True)
-    if subprocess.run(["ip", "netns", "add", NAME], check=False, capture_output=True).returncode:
+    name = f"{PREFIX}{links}"
+    subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+    if subprocess.run(["ip", "netns", "add", name], check=False, capture_output=True).returncode:
         raise BenchError("only root can make a network namespace")
     try:
         wanted = [f"link add va{number} type veth peer name vb{number}" for number in range(links // 2)]
         batch = "\n".join(["link set lo up", *wanted, *(f"link set va{n} up" for n in range(links // 2))])
-        subprocess.run(["ip", "-n", NAME, "-batch", "-"], input=batch, text=True, check=True)
-        with closing(Namespace(NAME)) as made:
+        subprocess.run(["ip", "-n", name, "-batch", "-"], input=batch, text=True, check=True)
+        with closing(Namespace(name)) as made:
             yield made
     finally:
-        subprocess.run(["ip", "netns", "del", NAME], check=True)
+        subprocess.run(["ip", "netns", "del", name], check=True)
 
 
 @contextmanager
@@ -86,7 +86,7 @@ def theirs(inside: Namespace, port: int, *flags: str) -> Iterator[Exporter]:
 
 @contextmanager
 def started(inside: Namespace, port: int, command: list[str]) -> Iterator[Exporter]:
-    with running([*ENTER, *command], os.environ) as child:
+    with running(["ip", "netns", "exec", inside.name, *command], os.environ) as child:
         end = time.monotonic() + READY_SECONDS
         while True:
             try:
@@ -124,18 +124,20 @@ def turn(inside: Namespace, exporter: Exporter, seconds: float) -> Turn:
     return Turn(spent / count, size, resident(exporter.pid))
 
 
-def turns(links: int, effort: Effort) -> tuple[list[Turn], list[Turn]]:
-    """Ours with links only and theirs with netdev only, by turns, on a node of so many links."""
-    with space(links) as inside, ExitStack() as stack:
-        own = stack.enter_context(ours(inside, 9481, "links"))
-        other = stack.enter_context(
-            theirs(inside, 9100, "--collector.disable-defaults", "--collector.netdev", "--web.disable-exporter-metrics")
+def turns(effort: Effort) -> list[tuple[Turn, Turn, Turn]]:
+    """By turns: theirs with netdev only and ours with links only on a node of FEW links, and ours on one of MANY."""
+    flags = ("--collector.disable-defaults", "--collector.netdev", "--web.disable-exporter-metrics")
+    with space(FEW) as small, space(MANY) as large, ExitStack() as stack:
+        sides = (
+            (small, stack.enter_context(theirs(small, 9100, *flags))),
+            (small, stack.enter_context(ours(small, 9481, "links"))),
+            (large, stack.enter_context(ours(large, 9481, "links"))),
         )
-        pairs = [
-            (turn(inside, other, effort.window / 4), turn(inside, own, effort.window / 4))
-            for _ in range(effort.repeats)
-        ]
-    return [mine for _, mine in pairs], [it for it, _ in pairs]
+        found = []
+        for _ in range(effort.repeats):
+            other, few, many = (turn(inside, exporter, effort.window / 4) for inside, exporter in sides)
+            found.append((other, few, many))
+    return found
 
 
 def memory() -> tuple[int, int]:
@@ -150,10 +152,9 @@ def memory() -> tuple[int, int]:
 
 def node(effort: Effort) -> list[Result]:
     """Lines for a scrape, for its growth with links, for memory, and for a question to a daemon."""
-    few, reference = turns(FEW, effort)
-    many, _ = turns(MANY, Effort(max(effort.repeats // 2, 1), effort.warm, effort.window, effort.share))
+    reference, few, many = (list(each) for each in zip(*turns(effort), strict=True))
     ratios = [own.each / other.each for own, other in zip(few, reference, strict=True)]
-    growth = [more.each / median(each.each for each in few) for more in many]
+    growth = [more.each / own.each for more, own in zip(many, few, strict=True)]
     memories = [memory() for _ in range(min(effort.repeats, 3))]
     detail = {
         "ms": ms(few),
