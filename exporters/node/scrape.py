@@ -26,8 +26,9 @@ from exporters.node.rpc import Deadline
 
 log = logging.getLogger(__name__)
 
-GRACE = 0.25  # seconds that a collector has to notice its deadline
-SHARE = 0.8  # of the time that a scraper gives us; the rest is for writing and sending the page
+GRACE = 0.5  # seconds that a collector has to notice its deadline
+# Of the time that a scraper gives us: for collectors, and for their grace; the rest is for writing and sending.
+SHARE, GRACE_SHARE = 0.6, 0.2
 
 
 class Collected(NamedTuple):
@@ -78,6 +79,7 @@ class Scrape(Registered):
         with self._one_at_a_time:
             allowed, self._allowed = self._allowed, None
             seconds = self.seconds if allowed is None else min(self.seconds, SHARE * allowed)
+            grace = GRACE if allowed is None else min(GRACE, GRACE_SHARE * allowed)
             began = time.monotonic()
             self._late = {name: task for name, task in self._late.items() if not task.done()}
             running = {
@@ -85,7 +87,7 @@ class Scrape(Registered):
                 for name in self.names
                 if name not in self._late
             }
-            wait(running.values(), seconds + GRACE)
+            wait(running.values(), seconds + grace)
             spent = time.monotonic() - began
             self._late |= {name: task for name, task in running.items() if not task.done()}
             late = Collected([], "it does not keep its deadline", spent)

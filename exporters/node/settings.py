@@ -120,7 +120,7 @@ OWN = (
     Option("sys", _folder, "/sys", "--path.sysfs", "", "path.sysfs", "where the node's /sys is"),
     Option("snap_common", _folder, "", "", "SNAP_COMMON", "", "the snap's folder, where MicroOVN has its sockets"),
     Option("seconds", _seconds, "2", "--collector.timeout", "", "collector.timeout",
-           "seconds a collector may take; four fifths of what the scraper allows if that is less"),
+           "seconds a collector may take; three fifths of what the scraper allows if that is less"),
     Option("exclude", _pattern, "", "--links.exclude", "", "links.exclude",
            "regular expression of the whole names of links not to show"),
     Option("workloads", _workloads, "20", "--ovs.workloads", "", "ovs.workloads",
