@@ -19,7 +19,7 @@ from exporters.ends import StartError
 from exporters.exposition import Info
 from exporters.identity import Identity
 from exporters.listening import Listening
-from exporters.settings import Program, S, at_start
+from exporters.settings import B, Program, at_start
 
 log = logging.getLogger(__name__)
 
@@ -72,19 +72,26 @@ class End:
             raise self.bug
 
 
+def started(program: Program[B], argv: Sequence[str]) -> B | int:
+    """The settings, logging as they say; or the exit code: 2 for a bad configuration, 0 for nothing to start."""
+    settings = at_start(program, argv, os.environ, sys.stdout, sys.stderr)
+    if not isinstance(settings, int):
+        logs.set_up(settings.log_level, settings.log_format)
+        for place, message in settings.doubts:
+            log.warning("%s: %s", place, message)
+    return settings
+
+
 def main(
-    program: Program[S], argv: Sequence[str], work: Callable[[S, Sequence[str], End], Coroutine[Any, Any, None]]
+    program: Program[B], argv: Sequence[str], work: Callable[[B, Sequence[str], End], Coroutine[Any, Any, None]]
 ) -> int:
     """Do `work` until SIGTERM or SIGINT, then end the process with 0; with 1 for a port in use or a bug.
 
-    Returns 2 for a bad configuration, 0 when nothing was to be started.
+    Returns the exit code if there was nothing to start.
     """
-    settings = at_start(program, argv, os.environ, sys.stdout, sys.stderr)
+    settings = started(program, argv)
     if isinstance(settings, int):
         return settings
-    logs.set_up(settings.log_level, settings.log_format)
-    for place, message in settings.doubts:
-        log.warning("%s: %s", place, message)
     return run(program.command, lambda end: work(settings, argv, end))
 
 

@@ -84,6 +84,7 @@ def pieces(text: str) -> st.SearchStrategy[str]:
     return st.builds(mangle, place, place, other, st.booleans())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("ovsdb_select")])
 @settings(max_examples=60)
 @given(data=st.data())
@@ -128,6 +129,7 @@ ODD = st.one_of(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(data=st.data())
 def test_a_database_with_odd_values_is_garbled_or_gives_rows_that_a_page_can_have(data: st.DataObject) -> None:

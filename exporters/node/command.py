@@ -3,13 +3,11 @@
 import asyncio
 import json
 import logging
-import os
-import sys
 from collections.abc import Sequence
 
 from aiohttp import web
 
-from exporters import catalog, logs
+from exporters import catalog
 from exporters.exposition import Exposition, make_registry
 from exporters.identity import identify
 from exporters.node import shown
@@ -20,8 +18,7 @@ from exporters.node.rpc import Deadline
 from exporters.node.scrape import Scrape
 from exporters.node.settings import NODE, NodeSettings
 from exporters.node.state import state
-from exporters.process import STOP_SECONDS, End, build_info, give_back_memory, look_after, run
-from exporters.settings import at_start
+from exporters.process import STOP_SECONDS, End, build_info, give_back_memory, look_after, run, started
 from exporters.web import make_app, serve
 
 log = logging.getLogger(__name__)
@@ -32,12 +29,9 @@ def main(argv: Sequence[str]) -> int:
 
     Returns 2 for a bad configuration, 0 when nothing was to be started and after --once.
     """
-    settings = at_start(NODE, argv, os.environ, sys.stdout, sys.stderr)
+    settings = started(NODE, argv)
     if isinstance(settings, int):
         return settings
-    logs.set_up(settings.log_level, settings.log_format)
-    for place, message in settings.doubts:
-        log.warning("%s: %s", place, message)
     if settings.once:
         print(once(settings))
         return 0
