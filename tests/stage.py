@@ -165,10 +165,10 @@ class Stage:
         way = Way("", name, "route", 4, "127.0.0.1", 1, "", None)
         peer = self.pull.peers.setdefault(name, Peer(name, (way,)))
         peer.error = error
-        peer.now(heard=heard)
         if heard:
             peer.last = time.time()
             peer.sources[name] = Source(monotonic(), tuple(told))
+        peer.now(heard=heard)
         return peer
 
     def renew(self) -> None:
