@@ -198,6 +198,37 @@ def test_fifty_changes_are_on_the_page_in_order_and_soon(browser: Browser, play:
         assert p95 < 10  # printed; what a slow machine takes fails nothing
 
 
+def test_ten_tabs_of_one_browser_share_one_connection(browser: Browser, play: Theatre) -> None:
+    """It would have six to one address, and no more."""
+    with opened(browser, play.url) as page:
+        expect(page.locator("#live")).to_have_text("Live")
+        others = [page.context.new_page() for _ in range(9)]
+        for each in others:
+            each.goto(play.url)
+        for each in others:
+            expect(each.locator("#verdict")).to_have_text("All 27 streams up")
+            expect(each.locator("#live")).to_have_text("Live")
+        assert play(lambda stage: len(stage.broadcast._tabs)) == 1
+        play(lambda stage: stage.turn(0))
+        for each in (page, *others):
+            expect(each.locator("#verdict")).to_have_text("1 of 27 streams down")
+        page.goto("about:blank")  # whoever was first goes
+        play(lambda stage: stage.turn(0))
+        for each in others:
+            expect(each.locator("#verdict")).to_have_text("All 27 streams up")
+
+
+def test_a_browser_that_shares_nothing_has_a_connection_of_its_own(browser: Browser, play: Theatre) -> None:
+    context = browser.new_context()
+    context.add_init_script("delete globalThis.SharedWorker")
+    page = context.new_page()
+    page.goto(play.url)
+    expect(page.locator("#verdict")).to_have_text("All 27 streams up")
+    play(lambda stage: stage.turn(0))
+    expect(page.locator("#verdict")).to_have_text("1 of 27 streams down")
+    context.close()
+
+
 class Bastions:
     """A bastion that can be ended and started again on its ports; what it probes is ours."""
 

@@ -39,29 +39,12 @@ STEPS_PER_TURN = 50
 WORDS = {"up": "connected", "down": "error", "frozen": "error", "unknown": "unknown"}
 
 ASSETS = Path(__file__).parent / "page"
+MODULES = "page acts dom export history live matrix rows store stream timeline top worker"
 KINDS = {
     "page.html": "text/html",
     "page.css": "text/css",
     "icon.svg": "image/svg+xml",
-    **dict.fromkeys(
-        (
-            f"{each}.js"
-            for each in (
-                "page",
-                "acts",
-                "dom",
-                "export",
-                "history",
-                "live",
-                "matrix",
-                "rows",
-                "store",
-                "timeline",
-                "top",
-            )
-        ),
-        "text/javascript",
-    ),
+    **{f"{name}.js": "text/javascript" for name in MODULES.split()},
 }
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "

@@ -1,9 +1,9 @@
-// The stream of changes: connects, resumes where it was, and says how late the bastion's clock is.
+// What the page knows of the bastion, by way of the connection that all tabs share, and how late the bastion's clock is.
 import { Store } from "./store.js";
+import { Stream } from "./stream.js";
 
 const STALE_MS = 2500;
-const DEAD_MS = 6000; // without a beat: a new connection is tried
-const AGAIN_MS = 1000;
+const ALONE_MS = 12000; // without a beat by way of the others' connection: have one of our own
 
 export class Live {
   // `changed` is called with the sections that changed, `told` whenever fresh or stale may have changed.
@@ -11,15 +11,14 @@ export class Live {
     this.store = new Store();
     this.changed = changed;
     this.told = told;
-    this.last = ""; // id of the last change that we have whole
     this.beaten = -Infinity; // when, on our own monotonic clock
     this.at = 0; // the bastion's time then
-    this.source = null;
-    this.next = null; // a store that is being filled
-    this.opened = performance.now();
+    this.joined = performance.now();
     setInterval(() => this.check(), 250);
     document.addEventListener("visibilitychange", () => this.check());
-    this.connect();
+    addEventListener("pagehide", () => this.leave());
+    addEventListener("pageshow", (event) => { if (event.persisted) this.join(); });
+    this.join();
   }
 
   get stale() {
@@ -31,49 +30,46 @@ export class Live {
     return this.at ? this.at + Math.min(performance.now() - this.beaten, STALE_MS) / 1000 : Date.now() / 1000;
   }
 
-  connect() {
-    clearTimeout(this.again);
-    if (this.source) this.source.close();
-    this.opened = performance.now();
-    const source = new EventSource(`api/stream?last=${encodeURIComponent(this.last)}`);
-    this.source = source;
-    source.addEventListener("reset", () => { this.next = new Store(); });
-    source.addEventListener("change", (event) => this.take(event));
-    source.addEventListener("ready", (event) => {
-      this.store = this.next || this.store;
-      this.next = null;
-      this.last = event.lastEventId;
-      this.changed(["streams", "cells", "peers", "events", "marks", "facts"]);
-    });
-    source.addEventListener("beat", (event) => {
-      this.at = JSON.parse(event.data).at;
+  join() {
+    this.joined = performance.now();
+    try {
+      const worker = new SharedWorker(new URL("worker.js", import.meta.url), { type: "module" });
+      worker.onerror = () => this.alone();
+      worker.port.onmessage = (event) => this.take(event.data);
+      this.port = worker.port;
+    } catch {
+      this.alone(); // this browser shares nothing
+    }
+  }
+
+  leave() {
+    this.port?.postMessage("bye");
+    this.port?.close();
+    this.port = null;
+    this.own?.close();
+    this.own = null;
+  }
+
+  alone() {
+    this.leave();
+    this.own = new Stream((message) => this.take(message));
+  }
+
+  take(message) {
+    if (message.kind === "beat") {
+      this.at = message.at;
       this.beaten = performance.now();
       this.told();
-    });
-    source.addEventListener("error", () => this.reconnect());
-  }
-
-  take(event) {
-    const change = JSON.parse(event.data);
-    if (this.next) {
-      this.next.apply(change);
-      return;
+    } else if (message.kind === "whole") {
+      this.store = new Store(message.sections);
+      this.changed(Object.keys(message.sections));
+    } else {
+      this.changed(this.store.apply(message.change));
     }
-    const touched = this.store.apply(change);
-    this.last = event.lastEventId;
-    this.changed(touched);
-  }
-
-  reconnect() {
-    this.source.close();
-    this.next = null;
-    clearTimeout(this.again);
-    this.again = setTimeout(() => this.connect(), AGAIN_MS);
   }
 
   check() {
-    const now = performance.now();
-    if (now - Math.max(this.beaten, this.opened) > DEAD_MS) this.reconnect(this.opened = now);
+    if (this.port && performance.now() - Math.max(this.beaten, this.joined) > ALONE_MS) this.alone();
     this.told();
   }
 }

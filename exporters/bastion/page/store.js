@@ -6,8 +6,12 @@ export const SIDE = 0, SOURCE = 1, TARGET = 2, PATH = 3, PROTOCOL = 4, FAMILY = 
 export const PROTOCOLS = ["http", "tcp", "ws"];
 
 export class Store {
-  constructor() {
-    for (const section of SECTIONS) this[section] = new Map();
+  constructor(sections = {}) {
+    for (const section of SECTIONS) this[section] = sections[section] || new Map();
+  }
+
+  sections() {
+    return Object.fromEntries(SECTIONS.map((section) => [section, this[section]]));
   }
 
   // Takes a change; returns the sections it touched.
