@@ -188,6 +188,22 @@ def test_names_that_would_be_one_stay_two() -> None:
     assert {each.target for each in settings.streams} == {"peer-1-lb", "peer-1"}
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["grafana", "ftp://grafana", "https://", "https://grafana?x=1", "https://me:secret@grafana", "javascript:alert(1)"],
+)
+def test_a_bad_address_of_grafana_is_told(url: str) -> None:
+    (found,) = problems(SOME, f"--grafana.url={url}")
+    assert found.startswith("--grafana.url: want a URL")
+
+
+def test_grafana_may_be_below_a_path() -> None:
+    settings = load_bastion(
+        ["--grafana.url=https://example.com/grafana/", "--journal.path=off"], {**SOME, "HOSTNAME": "b"}
+    )
+    assert settings.grafana_url == "https://example.com/grafana"
+
+
 @pytest.mark.parametrize("path", ["/", "/status", "/api/data", "/healthz", "/page/page.js", "/simple", "/-/ready"])
 def test_metrics_stay_off_the_pages_own_paths(path: str) -> None:
     (found,) = problems(SOME, f"--web.telemetry-path={path}")
