@@ -104,13 +104,16 @@ class Stage:
         self._observing = asyncio.create_task(self._observe())
 
     async def _observe(self) -> None:
-        """All but the blind streams count the time."""
+        """All but the blind streams count the time; peers that are heard have told lately."""
         before = monotonic()
         while True:
             await asyncio.sleep(0.2)
             now = monotonic()
             for stats in self.streams:
                 stats.observed_seconds += (now - before) if stats.decided else 0.0
+            for peer in self.pull.peers.values():
+                for source in peer.sources.values() if peer.heard else ():
+                    source.at = now
             before = now
 
     async def close(self) -> None:
