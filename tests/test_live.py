@@ -378,6 +378,8 @@ def test_an_open_window_is_not_pushed_out_by_other_events(tmp_path: Path) -> Non
     run(scenario())
 
 
+pytestmark = pytest.mark.slow  # sockets and their time-outs
+
 PATHS = ("/api/windows", "/api/windows/end", "/api/notes", "/api/clear_history")
 
 

@@ -200,3 +200,35 @@ def test_any_names_have_an_order(names: list[str]) -> None:
 def test_of_too_many_events_what_is_open_and_what_ended_last_is_kept() -> None:
     events = {str(number): an_event(number, number + 1) for number in range(10)} | {"open": an_event(0, None)}
     assert set(state.newest(events, 3)) == {"open", "9", "8"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "cause", "before", "after"),
+    [("target_change", "address", "192.0.2.1", "192.0.2.2"), ("outage", "reset", "a (0123abcd)", "a (4567cdef)")],
+)
+def test_a_changed_address_shows_the_addresses_and_an_outage_who_answered(
+    kind: str, cause: str, before: str, after: str
+) -> None:
+    edge = {"earliest": None, "latest": None}
+    found = state.event(
+        {
+            "kind": kind,
+            "state": "closed",
+            "stream": "a|b|egress|tcp|4",
+            "name": "b",
+            "source": "pod",
+            "start_time": "2026-01-02T03:04:05+00:00",
+            "end_time": None,
+            "duration_sec": 0.0,
+            "start": edge,
+            "end": edge,
+            "duration": {"lower": 0.0, "estimate": 0.0, "upper": 0.0},
+            "cause": cause,
+            "causes": {},
+            "before": {"source": "a", "instance": "0123abcdef", "address": "192.0.2.1"},
+            "after": {"source": "a", "instance": "4567cdef00", "address": "192.0.2.2"},
+            "unconfirmed": False,
+            "stall_overlap": False,
+        }
+    )
+    assert (found["before"], found["after"]) == (before, after)

@@ -74,11 +74,17 @@ def event(item: Mapping[str, Any], offset: float = 0.0) -> dict[str, Any]:
         "length": None if is_open else [length["lower"], length["estimate"], length["upper"]],
         "cause": item["cause"],
         "causes": item["causes"],
-        "before": who(item["before"]),
-        "after": who(item["after"]),
+        "before": _seen(item, "before"),
+        "after": _seen(item, "after"),
         "unconfirmed": item["unconfirmed"],
         "stalled": item["stall_overlap"],
     }
+
+
+def _seen(item: Mapping[str, Any], side: str) -> str:
+    """Who answered before or after an event; of a changed address, the address."""
+    peer = item[side]
+    return str(peer.get(item["cause"], "")) if item["kind"] == "target_change" else who(peer)
 
 
 def _edge(edge: Mapping[str, str | None], fallback: float, offset: float) -> list[float]:
