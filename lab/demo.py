@@ -10,15 +10,11 @@ import argparse
 import asyncio
 import os
 import secrets
-import shutil
-import signal
 import sys
-import tempfile
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
-from typing import Any, Never
+from typing import Never
 
 from exporters.calibrate.injection import Truth
 from lab import judge, monitoring, patterns, screen, script
@@ -30,6 +26,7 @@ from lab.monitoring import MissingError, Notice
 from lab.patterns import Look
 from lab.plant import ECHOES, NAMES, POLL_SECONDS, NotReadyError, Plant, build, ready
 from lab.screen import Screen
+from lab.stage import beside, on_stage
 
 MILD = ("established_broken", "not_enough_known")  # true after every break, and at every start
 
@@ -61,38 +58,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 async def _main(args: argparse.Namespace, programs: tuple[str, str]) -> int:
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    show = Screen(sys.stdout, colour=screen.coloured(sys.stdout, os.environ))
-    folder = Path(tempfile.mkdtemp(prefix="ovnwatch-demo-"))
-    try:
-        async with Children(folder) as children:
-            passed = await beside(_perform(args, programs, children, show), children.surprise(), stop.wait())
-        if passed is None:
-            show.event("end", "asked to end; all processes have ended")
-            return 1 if args.once else 0
-        return 0 if passed else 2
-    finally:
-        if args.keep:
-            print(f"kept: {folder}", file=sys.stderr)
-        else:
-            shutil.rmtree(folder)
+    async def perform(children: Children, show: Screen) -> bool:
+        return await _perform(args, programs, children, show)
 
-
-async def beside(work: Coroutine[Any, Any, bool], *others: Coroutine[Any, Any, Any]) -> bool | None:
-    """The result of `work`, or None if one of the others ended before it. What any of them raises is raised."""
-    tasks = [asyncio.ensure_future(each) for each in (work, *others)]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        ends = await asyncio.gather(*tasks, return_exceptions=True)
-    for end in ends:
-        if isinstance(end, Exception):
-            raise end
-    return None if tasks[0].cancelled() else bool(tasks[0].result())
+    return await on_stage("demo", perform, once=args.once, keep=args.keep, goodbye="all processes have ended")
 
 
 async def _perform(args: argparse.Namespace, programs: tuple[str, str], children: Children, show: Screen) -> bool:

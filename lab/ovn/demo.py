@@ -8,16 +8,11 @@
 
 import argparse
 import asyncio
-import os
-import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import NamedTuple
 
 from exporters.calibrate.injection import Bracket, Truth
@@ -25,7 +20,6 @@ from exporters.history.shown import columns
 from exporters.settings import Stream
 from lab import judge, monitoring, screen
 from lab.children import ChildEndedError, Children
-from lab.demo import beside
 from lab.judge import Injected
 from lab.monitoring import MissingError
 from lab.ovn import change, run, site, topology
@@ -34,6 +28,7 @@ from lab.ovn.site import Site
 from lab.ovn.topology import EGRESS, Lab
 from lab.plant import POLL_SECONDS, NotReadyError, until
 from lab.screen import Screen
+from lab.stage import beside, on_stage
 
 AWAY_SECONDS = 1.5  # that a workload is nowhere, that a chassis' daemons do not run: more than any stream's interval
 BACK_SECONDS = 30.0  # for a ping to pass again
@@ -119,24 +114,10 @@ def main(args: argparse.Namespace, lab: Lab) -> int:
 
 
 async def _main(args: argparse.Namespace, lab: Lab, prometheus: str) -> int:
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    show = Screen(sys.stdout, colour=screen.coloured(sys.stdout, os.environ))
-    folder = Path(tempfile.mkdtemp(prefix="ovnwatch-lab-demo-"))
-    try:
-        async with Children(folder) as children:
-            work = _perform(args, lab, prometheus, children, show)
-            passed = await beside(work, children.surprise(), stop.wait())
-        if passed is None:
-            show.event("end", "asked to end; the lab is taken down")
-            return 1 if args.once else 0
-        return 0 if passed else 2
-    finally:
-        if args.keep:
-            print(f"kept: {folder}", file=sys.stderr)
-        else:
-            shutil.rmtree(folder)
+    async def perform(children: Children, show: Screen) -> bool:
+        return await _perform(args, lab, prometheus, children, show)
+
+    return await on_stage("lab-demo", perform, once=args.once, keep=args.keep, goodbye="the lab is taken down")
 
 
 async def _perform(args: argparse.Namespace, lab: Lab, prometheus: str, children: Children, show: Screen) -> bool:
