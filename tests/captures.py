@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from exporters.node import bonds as kernel_bonds
+from exporters.node.ovn import controller, daemons, raft
 from exporters.node.ovs import bonds, coverage, database, datapath, interfaces, memory, pmd, upcall
 from exporters.node.ovsdb import rows_of
 from exporters.node.rows import Row
@@ -63,6 +64,14 @@ READERS: dict[str, Read] = {
     "pmd_perf_show": lambda told: pmd.rows("dp", pmd.parse(told)),
     "ovsdb_select": _database,
     "bonding": _kernel_bond,
+    "controller_engine": lambda told: daemons.engine_rows("ovn-controller", daemons.engine(told)),
+    "controller_stopwatch": lambda told: daemons.stopwatch_rows("ovn-controller", daemons.stopwatches(told)),
+    "controller_flow_cache": lambda told: controller.cache_rows(controller.cache(told)),
+    "controller_memory": lambda told: memory.rows("ovn-controller", memory.parse(told)),
+    "northd_engine": lambda told: daemons.engine_rows("ovn-northd", daemons.engine(told)),
+    "northd_stopwatch": lambda told: daemons.stopwatch_rows("ovn-northd", daemons.stopwatches(told)),
+    "northd_status": lambda told: daemons.northd_rows(daemons.northd_state(told)),
+    "raft": lambda told: raft.rows("OVN_Southbound", raft.parse(told)),
 }
 
 

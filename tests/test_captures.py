@@ -36,7 +36,7 @@ def test_there_are_captures_of_two_versions_and_each_says_what_it_is() -> None:
     }
     for path in captures.DATA.glob("*.txt"):
         head = path.read_text().partition("\n")[0]
-        assert re.search(r"; (Open vSwitch \d\S+, \d{4}-\d\d-\d\d|synthetic, after .+)$", head), path.name
+        assert re.search(r"; ((?:Open vSwitch|OVN) \d\S+, \d{4}-\d\d-\d\d|synthetic, after .+)$", head), path.name
         assert ("synthetic" in head) == path.stem.endswith("_synthetic")
 
 

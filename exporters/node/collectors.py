@@ -12,6 +12,7 @@ from typing import NamedTuple
 from exporters.node import addresses, bonds, bridges, openflow, ovsdb, processes
 from exporters.node.failing import FAILURES, NotCollectedError, RefusedError
 from exporters.node.host import Host, text
+from exporters.node.ovn import collecting
 from exporters.node.ovs import bonds as ovs_bonds
 from exporters.node.ovs import coverage, database, datapath, interfaces, memory, pmd, upcall
 from exporters.node.rows import Found, Row
@@ -186,4 +187,7 @@ COLLECTORS = {
     "ovs-database": Collector(ovs_database, "configuration, bridges and controllers"),
     "ovs-interfaces": Collector(ovs_interfaces, "interfaces, with BFD"),
     "ovs-openflow": Collector(ovs_openflow, "OpenFlow rules of bridges"),
+    "ovn-controller": Collector(collecting.ovn_controller, "ovn-controller: connection, engine, cache, tunnels, ports"),
+    "ovn-northd": Collector(collecting.ovn_northd, "ovn-northd: active or not, connections, engine, stopwatches"),
+    "ovn-servers": Collector(collecting.ovn_servers, "servers of OVN's databases: size, schema, RAFT"),
 }

@@ -10,6 +10,7 @@ from exporters.node import addresses, bonds, bridges, daemons, processes, rtnl
 from exporters.node.failing import NotCollectedError
 from exporters.node.links import Links, Table
 from exporters.node.netlink import Message, Netlink
+from exporters.node.ovn import raft
 from exporters.node.ovs import interfaces
 from exporters.node.rpc import Deadline
 from exporters.node.rtnl import Address, Route
@@ -44,6 +45,8 @@ class Host:
     workloads: int | None = 20  # None: all
     interface_sums: interfaces.Sums | None = None
     events: dict[int, frozenset[str]] = field(default_factory=dict)  # that ovs-vswitchd counts, by its pid
+    ovn_seen: set[str] = field(default_factory=set)  # daemons of OVN that were here
+    ovn_led: dict[str, raft.Led] = field(default_factory=dict)  # by database
 
     # Daemons.
 

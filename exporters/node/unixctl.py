@@ -22,9 +22,10 @@ def pid_of(folder: Path, daemon: str) -> int:
 class Unixctl(JsonRpc):
     """A connection to a daemon's control socket. The pid file is read anew for each, for a restart changes it."""
 
-    def __init__(self, folder: Path, daemon: str, deadline: Deadline) -> None:
+    def __init__(self, folder: Path, daemon: str, deadline: Deadline, at: Path | None = None) -> None:
+        """Where `at` is given, the daemon was told to have its socket there."""
         self.pid = pid_of(folder, daemon)
-        super().__init__(folder / f"{daemon}.{self.pid}.ctl", deadline)
+        super().__init__(at or folder / f"{daemon}.{self.pid}.ctl", deadline)
 
     def run(self, command: str, *arguments: str) -> str:
         """Return what a command prints. Raises RefusedError with what the daemon says against it."""
