@@ -5,7 +5,11 @@ from collections.abc import Callable
 import pytest
 
 from exporters.node.failing import GarbledError
-from exporters.node.ovn import controller, daemons, raft
+from exporters.node.ovn import controller, daemons, raft, remote
+from exporters.node.ovn.moves import Moves
+from exporters.node.ovn.northbound import Northbound
+from exporters.node.ovn.replica import OPTIONAL, SET, TEXT, Replica, lacking, options
+from exporters.node.ovn.southbound import Southbound
 from exporters.node.rows import Row
 
 
@@ -61,3 +65,119 @@ def test_a_tunnel_is_up_by_its_bfd_or_else_if_it_could_be_made() -> None:
     assert bfd("false", "").value
     assert not bfd("false", "", -1).value
     assert not bfd("true", "up", []).value
+
+
+# --- what the databases hold
+
+SHAPE = {"T": {"name": TEXT, "many": SET, "at": OPTIONAL, "map": options("a")}, "Counted": {}}
+
+
+def row(replica: Replica) -> tuple[object, ...]:
+    return replica.rows["T"]["1"]
+
+
+def test_what_is_modified_in_a_set_or_map_is_a_difference_and_else_the_new_value() -> None:
+    replica = Replica(SHAPE)
+    one, other = ["uuid", "x"], ["uuid", "y"]
+    replica.apply({"T": {"1": {"initial": {"name": "n", "many": ["set", [one, other]], "at": one}}}})
+    assert row(replica) == ("n", {"x", "y"}, "x", {})
+    replica.apply({"T": {"1": {"modify": {"many": one, "at": ["set", []], "map": ["map", [["a", "1"], ["b", "2"]]]}}}})
+    assert row(replica) == ("n", {"y"}, None, {"a": "1"})
+    replica.apply({"T": {"1": {"modify": {"name": "m", "at": other, "map": ["map", [["a", "3"]]]}}}})
+    assert row(replica) == ("m", {"y"}, "y", {"a": "3"})
+    replica.apply({"T": {"1": {"modify": {"map": ["map", [["a", "3"]]]}}}})
+    assert row(replica)[3] == {}
+
+
+def test_a_table_without_columns_is_counted() -> None:
+    replica = Replica(SHAPE)
+    assert replica.apply({"Counted": {"1": {"initial": {}}, "2": {"insert": {}}}}) == {"Counted"}
+    replica.apply({"Counted": {"1": {"delete": None}}})
+    assert replica.count("Counted") == 1
+
+
+@pytest.mark.parametrize(
+    "updates",
+    [
+        [],
+        {"X": {}},
+        {"T": []},
+        {"T": {"1": {"modify": {}}}},
+        {"T": {"1": {"delete": None}}},
+        {"T": {"1": None}},
+        {"T": {"1": {"initial": {"map": "text"}}}},
+        {"T": {"1": {"initial": {"name": ["set", ["a", "b"]]}}}},
+    ],
+)
+def test_updates_that_make_no_sense_are_garbled(updates: object) -> None:
+    with pytest.raises(GarbledError):
+        Replica(SHAPE).apply(updates)
+
+
+def test_what_a_schema_lacks_is_named() -> None:
+    schema: object = {"tables": {"T": {"columns": {"name": {}, "many": {}, "map": {}}}}}
+    assert list(lacking(SHAPE, schema)) == ["column T.at", "table Counted"]
+
+
+def test_a_move_is_another_holder_also_after_a_gap() -> None:
+    moves = Moves()
+    for now, holders in enumerate([{"a"}, {"a"}, set(), {"a"}, {"a", "b"}, {"b"}, set(), {"c"}]):
+        moves.look({"thing": holders}, float(now))
+    assert (moves.count, moves.last) == (2, 7.0)
+    moves.look({"thing": {"c"}, "new": {"a"}}, 8.0)
+    assert moves.count == 2
+
+
+def southbound(number: int, chassis: int) -> Replica:
+    replica = Replica(Southbound.shape)
+    replica.apply({"SB_Global": {"g": {"initial": {"nb_cfg": number}}}})
+    replica.apply({"Chassis_Private": {"1": {"initial": {"name": "ch1", "nb_cfg": chassis, "nb_cfg_timestamp": 1500}}}})
+    return replica
+
+
+def test_the_lag_of_a_chassis_is_since_a_later_configuration_was_wanted() -> None:
+    view, replica = Southbound(), southbound(5, 4)
+    view.look(replica, 100.0)
+    replica.apply({"SB_Global": {"g": {"modify": {"nb_cfg": 6}}}})
+    view.look(replica, 110.0)
+
+    def lag(now: float) -> float:
+        return next(row.value for row in view.rows(replica, now) if row.name == "ovnwatch_ovn_chassis_lag_seconds")
+
+    assert lag(112.0) == 12.0
+    replica.apply({"Chassis_Private": {"1": {"modify": {"nb_cfg": 5}}}})
+    assert lag(112.0) == 2.0
+    replica.apply({"Chassis_Private": {"1": {"modify": {"nb_cfg": 6}}}})
+    assert lag(112.0) == 0.0
+
+
+def test_only_the_chassis_most_behind_are_shown_one_by_one() -> None:
+    view, replica = Southbound(shown=1), southbound(2, 2)
+    replica.apply({"Chassis_Private": {"2": {"initial": {"name": "ch2", "nb_cfg": 1}}}})
+    view.look(replica, 1.0)
+    rows = [row for row in view.rows(replica, 3.0) if row.name.startswith("ovnwatch_ovn_chassis")]
+    assert {row.labels for row in rows if row.labels} == {("ch2",)}
+    assert next(row.value for row in rows if row.name == "ovnwatch_ovn_chassis_behind") == 1
+
+
+def test_addresses_may_be_hashed_and_a_balancer_without_backends_is_counted() -> None:
+    view, replica = Northbound(hashed=True), Replica(Northbound.shape)
+    nat = {"type": "snat", "external_ip": "192.0.2.1", "logical_ip": "10.0.0.1"}
+    replica.apply({"NAT": {"n": {"initial": nat}}})
+    replica.apply({"Logical_Router": {"r": {"initial": {"name": "gr", "nat": ["uuid", "n"]}}}})
+    replica.apply({"Load_Balancer": {"l": {"initial": {"vips": ["map", [["a:1", ""], ["b:1", "c:1"]]]}}}})
+    rows = {row.name: row for row in view.rows(replica, 1.0)}
+    assert "192.0.2.1" not in rows["ovnwatch_ovn_snat_info"].labels
+    assert rows["ovnwatch_ovn_load_balancer_addresses_unserved"].value == 1
+    replica.apply({"Load_Balancer": {"l": {"modify": {"vips": ["map", [["a:1", "d:1"], ["b:1", "c:1"]]]}}}})
+    rows = {row.name: row for row in view.rows(replica, 1.0)}
+    assert rows["ovnwatch_ovn_load_balancer_addresses"].value == 1
+    assert rows["ovnwatch_ovn_load_balancer_addresses_unserved"].value == 0
+
+
+def test_addresses_of_databases() -> None:
+    told = "unix:/run/ovn/ovnsb_db.sock,tcp:192.0.2.1:6642,ssl:[fd00::1]:6642"
+    assert ",".join(map(str, remote.parse(told))) == told
+    for wrong in ("", "tcp:host", "unix:db.sock", "tcp:host:0", "tcp:host:70000", "http:host:1"):
+        with pytest.raises(ValueError, match="want unix"):
+            remote.parse(wrong)

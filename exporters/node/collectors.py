@@ -190,4 +190,8 @@ COLLECTORS = {
     "ovn-controller": Collector(collecting.ovn_controller, "ovn-controller: connection, engine, cache, tunnels, ports"),
     "ovn-northd": Collector(collecting.ovn_northd, "ovn-northd: active or not, connections, engine, stopwatches"),
     "ovn-servers": Collector(collecting.ovn_servers, "servers of OVN's databases: size, schema, RAFT"),
+    "ovn-northbound": Collector(
+        collecting.northbound, "northbound database: configurations, egress addresses, balancers"
+    ),
+    "ovn-southbound": Collector(collecting.southbound, "southbound database: lag of each chassis, gateways, ports"),
 }

@@ -40,7 +40,13 @@ def main(argv: Sequence[str]) -> int:
 
 def make_scrape(settings: NodeSettings) -> Scrape:
     """The collection that these settings describe, of the network namespace we are in."""
-    host = Host(settings.paths, Links(settings.exclude), settings.every_event, settings.workloads)
+    host = Host(
+        settings.paths,
+        Links(settings.exclude),
+        settings.every_event,
+        settings.workloads,
+        databases=settings.databases,
+    )
     return Scrape(host, settings.collectors, settings.seconds, catalog.load())
 
 
@@ -93,4 +99,4 @@ async def _run(settings: NodeSettings, end: End) -> None:
                 await serving.close()
         exposition.close()
         scrape.close()
-        scrape.host.links.close()
+        scrape.host.close()

@@ -11,6 +11,8 @@ from exporters.node.failing import NotCollectedError
 from exporters.node.links import Links, Table
 from exporters.node.netlink import Message, Netlink
 from exporters.node.ovn import raft
+from exporters.node.ovn.remote import Files, Remote
+from exporters.node.ovn.watch import Watch
 from exporters.node.ovs import interfaces
 from exporters.node.rpc import Deadline
 from exporters.node.rtnl import Address, Route
@@ -35,6 +37,17 @@ class Paths:
     snap_common: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Databases:
+    """Where OVN's databases are; none: on this node, if it has them. `chassis`: how many are shown one by one."""
+
+    northbound: tuple[Remote, ...] = ()
+    southbound: tuple[Remote, ...] = ()
+    files: Files = field(default_factory=Files)
+    chassis: int | None = 50  # None: all
+    hashed: bool = False
+
+
 @dataclass(slots=True)
 class Host:
     """The node, and what collectors keep between two scrapes; no two collectors keep the same thing."""
@@ -47,6 +60,13 @@ class Host:
     events: dict[int, frozenset[str]] = field(default_factory=dict)  # that ovs-vswitchd counts, by its pid
     ovn_seen: set[str] = field(default_factory=set)  # daemons of OVN that were here
     ovn_led: dict[str, raft.Led] = field(default_factory=dict)  # by database
+    databases: Databases = field(default_factory=Databases)
+    watches: dict[str, Watch] = field(default_factory=dict)  # by database
+
+    def close(self) -> None:
+        self.links.close()
+        for each in self.watches.values():
+            each.close()
 
     # Daemons.
 

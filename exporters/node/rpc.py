@@ -4,7 +4,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -34,11 +34,14 @@ class Deadline:
 
 
 class Stream:
-    """A connection to a Unix socket; every call on it ends at the deadline."""
+    """A connection to a Unix socket, or what `connect` makes; every call on it ends at the deadline."""
 
-    def __init__(self, path: Path, deadline: Deadline) -> None:
+    def __init__(self, path: Path, deadline: Deadline, connect: Callable[[], socket.socket] | None = None) -> None:
         self.path = path
         self.deadline = deadline
+        if connect is not None:
+            self.socket = connect()
+            return
         self.socket = socket.socket(socket.AF_UNIX)
         try:
             self.socket.settimeout(deadline.left())
@@ -94,8 +97,8 @@ def _connect(sock: socket.socket, path: Path) -> None:
 class JsonRpc(Stream):
     """A connection on which both sides send JSON objects with nothing between them."""
 
-    def __init__(self, path: Path, deadline: Deadline) -> None:
-        super().__init__(path, deadline)
+    def __init__(self, path: Path, deadline: Deadline, connect: Callable[[], socket.socket] | None = None) -> None:
+        super().__init__(path, deadline, connect)
         self._rest = b""
 
     def ask(self, method: str, params: Sequence[Any]) -> tuple[Any, Any]:

@@ -10,7 +10,9 @@ from pydantic import BaseModel, Field
 
 from exporters import options, targets
 from exporters.node.collectors import COLLECTORS
-from exporters.node.host import Paths
+from exporters.node.host import Databases, Paths
+from exporters.node.ovn import remote
+from exporters.node.ovn.remote import Files
 from exporters.options import Given, Option
 from exporters.settings import FIRST, LOGGED, BasicFile, Basics, Program, Said, bad_listeners, read, telemetry
 from exporters.strictyaml import BadInput, Problem
@@ -30,6 +32,7 @@ class NodeSettings(Basics):
     exclude: re.Pattern[str] | None
     every_event: bool
     workloads: int | None  # None: all
+    databases: Databases
     once: bool
     output: str
 
@@ -53,6 +56,13 @@ class Ovs(BaseModel):
 class Ovn(BaseModel):
     model_config = STRICT
     rundir: str | None = None
+    nb_db: str | None = None
+    sb_db: str | None = None
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    chassis: Annotated[int, Field(ge=0, lt=1_000_000)] | Literal["all"] | None = None
+    addresses: Literal["plain", "hashed"] | None = None
 
 
 class PathKeys(BaseModel):
@@ -127,6 +137,17 @@ OWN = (
            "ports of pods and virtual machines shown one by one, those that lost and carried most first; or all"),
     Option("every_event", None, "", "--ovs.all-events", "", "ovs.all_events",
            "show every event that OVS counts, not only those that say how it is doing"),
+    Option("northbound", remote.parse, "", "--ovn.nb-db", "OVN_NB_DB", "ovn.nb_db",
+           "addresses of the northbound database, tried in turn; this node's own server if not given"),
+    Option("southbound", remote.parse, "", "--ovn.sb-db", "OVN_SB_DB", "ovn.sb_db", "the same of the southbound one"),
+    Option("ovn_ca", targets.file_name, "", "--ovn.ca-file", "", "ovn.ca_file",
+           "who signs the databases' certificates, for addresses that begin with ssl:"),
+    Option("ovn_cert", targets.file_name, "", "--ovn.cert-file", "", "ovn.cert_file", "our certificate for them"),
+    Option("ovn_key", targets.file_name, "", "--ovn.key-file", "", "ovn.key_file", "and its key"),
+    Option("ovn_chassis", _workloads, "50", "--ovn.chassis", "", "ovn.chassis",
+           "chassis shown one by one, those that are most behind first; or all"),
+    Option("ovn_addresses", options.one_of("plain", "hashed"), "plain", "--ovn.addresses", "", "ovn.addresses",
+           "how addresses of SNAT are shown: plain or hashed"),
     Option("once", None, "", "--once", "", "", "collect once, print it and end"),
     Option("output", options.one_of(*OUTPUTS), "text", "--output", "", "", "with --once: text, table or json"),
 )
@@ -181,6 +202,7 @@ def load_node(argv: Sequence[str], environ: Mapping[str, str], _: int | None = N
         exclude=given["exclude"].value,
         every_event=_switch(given["every_event"]),
         workloads=given["workloads"].value,
+        databases=_databases(given),
         once=_switch(given["once"]),
         output=given["output"].value,
     )
@@ -189,6 +211,16 @@ def load_node(argv: Sequence[str], environ: Mapping[str, str], _: int | None = N
 def _switch(said: Given) -> bool:
     """A flag that takes no value is "", and true or false in the file."""
     return said.value is not None and said.value is not False
+
+
+def _databases(given: Mapping[str, Given]) -> Databases:
+    return Databases(
+        northbound=given["northbound"].value or (),
+        southbound=given["southbound"].value or (),
+        files=Files(*(given[f"ovn_{each}"].value or "" for each in ("ca", "cert", "key"))),
+        chassis=given["ovn_chassis"].value,
+        hashed=given["ovn_addresses"].value == "hashed",
+    )
 
 
 def _collectors(said: Said) -> tuple[str, ...]:

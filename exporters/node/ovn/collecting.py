@@ -12,6 +12,10 @@ from exporters.node import ovsdb
 from exporters.node.failing import NotCollectedError
 from exporters.node.host import Host, text
 from exporters.node.ovn import controller, daemons, raft
+from exporters.node.ovn.northbound import Northbound
+from exporters.node.ovn.remote import Remote
+from exporters.node.ovn.southbound import Southbound
+from exporters.node.ovn.watch import View, Watch
 from exporters.node.ovs import memory
 from exporters.node.rows import Found, Row
 from exporters.node.rpc import Deadline
@@ -129,3 +133,28 @@ def _packaged(host: Host, file: str) -> str:
         return raft.schema_version(text(host.paths.root / f"usr/share/ovn/{file}.ovsschema"))
     except OSError:
         return ""
+
+
+def northbound(host: Host, deadline: Deadline) -> Iterator[Found]:
+    remotes = host.databases.northbound
+    yield from _watched(host, Northbound(host.databases.hashed), remotes, "ovnnb_db", deadline)
+
+
+def southbound(host: Host, deadline: Deadline) -> Iterator[Found]:
+    remotes = host.databases.southbound
+    yield from _watched(host, Southbound(host.databases.chassis), remotes, "ovnsb_db", deadline)
+
+
+def _watched(host: Host, view: View, remotes: tuple[Remote, ...], daemon: str, deadline: Deadline) -> Iterator[Row]:
+    if view.name not in host.watches:
+        found = remotes or _here(host, daemon)
+        if not found:
+            return
+        host.watches[view.name] = Watch(view, found, host.databases.files)
+    yield from host.watches[view.name].rows(deadline)
+
+
+def _here(host: Host, daemon: str) -> tuple[Remote, ...]:
+    """The database's server on this node, if it has one."""
+    folder = _folder(host, daemon)
+    return (Remote("unix", str(folder / f"{daemon}.sock"), "", 0),) if folder else ()
