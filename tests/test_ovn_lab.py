@@ -1,0 +1,335 @@
+"""What moves in the metrics of a whole OVN when one thing in it is changed on purpose, and that nothing else does."""
+
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from running import wait_for
+from test_lab import NEEDS, built
+from test_ovs import Looked
+
+from exporters import catalog
+from exporters.node.host import Databases, Host, Paths
+from exporters.node.links import Links
+from exporters.node.ovn import remote
+from exporters.node.ovn.remote import Files
+from exporters.node.scrape import Scrape
+from lab.ovn import build, change, run, topology
+from lab.ovn.topology import EGRESS, Lab
+
+pytestmark = [pytest.mark.needs_root(*NEEDS), pytest.mark.system(*NEEDS), pytest.mark.slow]
+CENTRAL = ("ovn-northd", "ovn-servers", "ovn-northbound", "ovn-southbound")
+SECONDS = 10.0  # of a collection
+LONG = 30.0  # for what OVN needs to settle; only a broken lab needs it
+# What moves by itself, or with every change of the databases: times, work done, sizes, numbers of configurations.
+RESTLESS = re.compile(
+    r"ovn_(stopwatch|engine|flow_cache|rows|config|database_bytes|southbound_config|chassis_config|controller_config"
+    r"|controller_start|raft_log|raft_peer_heard|raft_entries|raft_peer_entries)|ovs_memory|node_collector_duration"
+)
+
+
+class Site:
+    """A lab and what exporters on its first central and on each chassis tell."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.scrapes = {each: self._scrape(each, "ovn-controller") for each in lab.chassis_names}
+        # The databases are watched from all centrals, as a node does that is told where they are.
+        self.scrapes |= {"central1": self._scrape("central1", *CENTRAL)}
+
+    def _scrape(self, host: str, *names: str) -> Scrape:
+        paths = Paths(
+            ovs=str(self.lab.rundir(host, "openvswitch")),
+            ovn=str(self.lab.rundir(host, "ovn")),
+        )
+        found = Databases(remote.parse(self.lab.sockets("nb")), remote.parse(self.lab.sockets("sb")))
+        return Scrape(Host(paths, Links(), databases=found), names, SECONDS, catalog.load())
+
+    def looked(self) -> dict[tuple[str, ...], float]:
+        """One scrape of each, but for what is restless, with who told it."""
+        return {
+            (host, *key): value
+            for host, scrape in self.scrapes.items()
+            for key, value in Looked(scrape).items()
+            if not RESTLESS.match(key[0])
+        }
+
+    def of(self, host: str, name: str) -> dict[tuple[str, ...], float]:
+        return Looked(self.scrapes[host]).of(name)
+
+    def failures(self, host: str) -> dict[str, str]:
+        return Looked(self.scrapes[host]).failures
+
+    def close(self) -> None:
+        for each in self.scrapes.values():
+            each.close()
+            each.host.close()
+
+
+def moved(before: dict[tuple[str, ...], float], after: dict[tuple[str, ...], float]) -> set[str]:
+    """Names of metrics of which a series came, went or has another value."""
+    return {key[1] for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    with built("o", "--raft", "3") as lab:
+        made = Site(lab)
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+@pytest.fixture
+def before(site: Site) -> dict[tuple[str, ...], float]:
+    """What all tell while nothing happens: twice the same."""
+
+    def quiet() -> bool:
+        return not moved(site.looked(), site.looked()) and not any(site.failures(each) for each in site.scrapes)
+
+    wait_for(quiet, LONG)
+    return site.looked()
+
+
+Before = dict[tuple[str, ...], float]
+SNAT = {"ovn_snat_info", "ovn_snat_moves_total", "ovn_snat_move_timestamp_seconds"}
+GATEWAY = {"ovn_gateway_info", "ovn_gateway_moves_total", "ovn_gateway_move_timestamp_seconds"}
+
+
+def test_an_egress_address_that_moves(site: Site, before: Before) -> None:
+    change.set_egress(site.lab, "w1", "ch3", EGRESS[0])
+    assert moved(before, site.looked()) == SNAT
+    held = [key for key in site.of("central1", "ovn_snat_info") if key[2] == EGRESS[0]]
+    assert held == [("gr3", "ch3", EGRESS[0], topology.address("w1"))]
+    assert site.of("central1", "ovn_snat_moves_total")[()] == before["central1", "ovn_snat_moves_total"] + 1
+
+
+def test_a_gateway_router_that_is_pinned_to_another_chassis_takes_its_addresses_along(
+    site: Site, before: Before
+) -> None:
+    change.move_gateway(site.lab, "ch2", "ch1")
+    try:
+        assert moved(before, site.looked()) == SNAT
+    finally:
+        change.move_gateway(site.lab, "ch2", "ch2")
+
+
+def test_a_controller_that_is_held_falls_behind_and_its_chassis_stays(site: Site, before: Before) -> None:
+    change.hold(site.lab, "ch2", "ovn-controller")
+    try:
+        run.run(build.nbctl(site.lab, "--wait=sb", "sync"))
+        after = site.looked()
+        seen = {key[1] for key in moved_keys(before, after) if key[0] == "central1"}
+        assert seen == {"ovn_chassis_behind", "ovn_chassis_lag_seconds", "ovn_chassis_lag_most_seconds"}
+        assert after["central1", "ovn_chassis_behind"] == 1
+        assert after["central1", "ovn_chassis"] == 3
+        assert after["central1", "ovn_chassis_lag_seconds", "ch2"] > 0
+        assert after["central1", "ovn_chassis_lag_seconds", "ch1"] == 0
+        assert list(site.failures("ch2")) == ["ovn-controller"]
+        assert {key[0] for key in moved_keys(before, after)} == {"central1", "ch2"}
+    finally:
+        change.go_on(site.lab, "ch2", "ovn-controller")
+    wait_for(lambda: site.of("central1", "ovn_chassis_behind")[()] == 0, LONG)
+
+
+def moved_keys(before: Before, after: Before) -> set[tuple[str, ...]]:
+    return {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+
+
+def test_northd_that_is_paused(site: Site, before: Before) -> None:
+    active = next(each for each in site.lab.central_names if northd(site.lab, each, "status") == "Status: active")
+    northd(site.lab, active, "pause")
+    scrape = site._scrape(active, "ovn-northd")
+    try:
+        states = Looked(scrape).of("ovn_northd_state")
+        assert states == {("active",): 0, ("standby",): 0, ("paused",): 1}
+    finally:
+        northd(site.lab, active, "resume")
+        scrape.close()
+    if active == "central1":
+        assert moved(before, site.looked()) <= {"ovn_northd_state"}
+
+
+def northd(lab: Lab, central: str, command: str) -> str:
+    return daemon(lab, central, "ovn-northd", command)
+
+
+def daemon(lab: Lab, host: str, name: str, command: str) -> str:
+    """What a daemon answers to a command."""
+    folder = lab.rundir(host, "ovn")
+    at = folder / f"{name}.{(folder / f'{name}.pid').read_text().strip()}.ctl"
+    return run.run(build.Run(("ovs-appctl", "--timeout=5", "-t", str(at), command))).strip()
+
+
+def test_a_tunnel_that_is_cut(site: Site, before: Before) -> None:
+    change.cut_tunnel(site.lab, "ch2", "ch3")
+    try:
+        wait_for(lambda: site.of("ch2", "ovn_tunnels_up")[()] == 1, LONG)
+        wait_for(lambda: site.of("ch3", "ovn_tunnels_up")[()] == 1, LONG)
+        changed = moved_keys(before, site.looked())
+        assert {key[1] for key in changed} == {"ovn_tunnels_up", "ovn_tunnel_bfd_up"}
+        assert {key[0] for key in changed} == {"ch2", "ch3"}
+        assert site.of("ch2", "ovn_tunnel_bfd_up") == {("ch1", "geneve"): 1, ("ch3", "geneve"): 0}
+    finally:
+        change.mend_tunnel(site.lab, "ch2", "ch3")
+    wait_for(lambda: not moved(before, site.looked()), LONG)
+
+
+def test_a_gateway_that_fails_over(site: Site, before: Before) -> None:
+    carrier = change.ha_carrier(site.lab)
+    assert site.of("central1", "ovn_gateway_info") == {("cr-ha-ext-ha", carrier): 1}
+    change.cut(site.lab, carrier)
+    try:
+        wait_for(lambda: ("cr-ha-ext-ha", carrier) not in site.of("central1", "ovn_gateway_info"), LONG)
+        after = site.looked()
+        assert {key[1] for key in moved_keys(before, after) if key[0] == "central1"} >= GATEWAY
+        assert after["central1", "ovn_gateway_moves_total"] > before["central1", "ovn_gateway_moves_total"]
+        assert after["central1", "ovn_snat_moves_total"] == before["central1", "ovn_snat_moves_total"]
+        assert after["central1", "ovn_chassis_reappearances_total"] == 0
+    finally:
+        change.mend(site.lab, carrier)
+    wait_for(lambda: change.ha_carrier(site.lab) == carrier, LONG)
+
+
+def test_a_chassis_whose_controller_ends_in_order_and_comes_back_has_reappeared(site: Site, before: Before) -> None:
+    # A signal leaves its row, so that only lag shows that it has gone; what a service does leaves none.
+    daemon(site.lab, "ch3", "ovn-controller", "exit")
+    try:
+        wait_for(lambda: site.of("central1", "ovn_chassis")[()] == 2, LONG)
+        assert list(site.failures("ch3")) == ["ovn-controller"]
+    finally:
+        wait_for(lambda: not run.pid(change.daemon(site.lab, "ch3", "ovn-controller")), LONG)
+        change.start(site.lab, "ch3", "ovn-controller")
+    wait_for(lambda: site.of("central1", "ovn_chassis_reappearances_total")[()] == 1, LONG)
+    wait_for(lambda: site.of("central1", "ovn_ports_down")["workload",] == 0, LONG)
+
+
+def test_a_raft_leader_that_is_killed(site: Site, before: Before) -> None:
+    """Told by a member that stays: who leads changes, the database and what it holds do not."""
+    leader = change.leader(site.lab, "sb")
+    other = next(each for each in site.lab.central_names if each != leader)
+    scrape = site._scrape(other, "ovn-servers")
+    key = ("OVN_Southbound",)
+    try:
+        first = Looked(scrape)
+        assert first["ovn_raft_leader_changes_total", *key] == 0
+        change.stop(site.lab, leader, "ovsdb-sb", signal.SIGKILL)
+        wait_for(lambda: Looked(scrape)["ovn_raft_leader_changes_total", *key] == 1, LONG)
+        after = Looked(scrape)
+        assert after["ovn_raft_term", *key] > first["ovn_raft_term", *key]
+        assert after["ovn_raft_leader_changes_total", "OVN_Northbound"] == 0
+        assert after["ovn_raft_members", *key] == 3
+        wait_for(lambda: not site.failures("central1").get("ovn-southbound"), LONG)
+        # A watch that lost its server goes on with what it knew.
+        now = site.looked()
+        for name in ("ovn_gateway_moves_total", "ovn_snat_moves_total", "ovn_chassis_reappearances_total"):
+            assert now["central1", name] == before["central1", name]
+    finally:
+        change.start(site.lab, leader, "ovsdb-sb")
+        scrape.close()
+
+
+# --- databases that cannot be read
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Iterator[Path]:
+    """A southbound database without OVN, that also speaks TLS; its folder."""
+    made = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=db -keyout key.pem -out cert.pem"
+    subprocess.run(made.split(), cwd=tmp_path, check=True, capture_output=True)
+    schema = (Path("/usr/share/ovn/ovn-sb.ovsschema")).read_text()
+    (tmp_path / "old.ovsschema").write_text(schema.replace('"nb_cfg_timestamp"', '"another"'))
+    with Served(tmp_path, "/usr/share/ovn/ovn-sb.ovsschema", "new"), Served(tmp_path, "old.ovsschema", "old"):
+        yield tmp_path
+
+
+class Served:
+    """An ovsdb-server with a new database of that schema, as a process of ours."""
+
+    def __init__(self, folder: Path, schema: str, name: str) -> None:
+        subprocess.run(["ovsdb-tool", "create", f"{name}.db", schema], check=True, cwd=folder)
+        files = ["--private-key=key.pem", "--certificate=cert.pem", "--ca-cert=cert.pem"]
+        remotes = [f"--remote=punix:{folder}/{name}.sock", "--remote=pssl:0:127.0.0.1"]
+        self.log = folder / f"{name}.log"
+        self.process = subprocess.Popen(
+            [
+                "ovsdb-server",
+                f"{name}.db",
+                *remotes,
+                *files,
+                f"--log-file={self.log}",
+                f"--unixctl={folder}/{name}.ctl",
+            ],
+            cwd=folder,
+            stderr=subprocess.DEVNULL,
+        )
+        wait_for((folder / f"{name}.sock").exists, LONG)
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.wait(10)
+
+
+def only(tmp_path: Path, at: str, files: Files | None = None) -> tuple[str, int]:
+    """Why the southbound collector fails with that address, and how many metrics it has."""
+    databases = Databases(southbound=remote.parse(at), files=files or Files())
+    scrape = Scrape(
+        Host(Paths(ovn=str(tmp_path)), Links(), databases=databases), ("ovn-southbound",), 5, catalog.load()
+    )
+    try:
+        looked = Looked(scrape)
+        return looked.failures.get("ovn-southbound", ""), len(looked.of("ovn_rows"))
+    finally:
+        scrape.close()
+        scrape.host.close()
+
+
+def ssl_port(folder: Path) -> str:
+    found = re.search(r"0:127.0.0.1: listening on port (\d+)", (folder / "new.log").read_text())
+    assert found, (folder / "new.log").read_text()
+    return found[1]
+
+
+def test_a_database_is_read_by_tls_and_what_is_wrong_is_said(scratch: Path) -> None:
+    own = [str(scratch / each) for each in ("cert.pem", "cert.pem", "key.pem")]
+    at = f"ssl:127.0.0.1:{ssl_port(scratch)}"
+    assert only(scratch, at, Files(*own)) == ("", 7)
+    assert "needs --ovn.ca-file" in only(scratch, at)[0]
+    assert "cannot be used" in only(scratch, at, Files(str(scratch / "none.pem")))[0]
+    assert "TLS fails" in only(scratch, at, Files("/etc/ssl/certs/ca-certificates.crt"))[0]
+    assert "nobody listens" in only(scratch, f"unix:{scratch}/none.sock")[0]
+    assert "Connection refused" in only(scratch, "tcp:127.0.0.1:1")[0]
+    # The second of two that answers is enough.
+    assert only(scratch, f"tcp:127.0.0.1:1,unix:{scratch}/new.sock") == ("", 7)
+
+
+def test_a_column_that_is_missing_is_named(scratch: Path) -> None:
+    failure, rows = only(scratch, f"unix:{scratch}/old.sock")
+    assert "no column Chassis_Private.nb_cfg_timestamp" in failure
+    assert rows == 0
+
+
+def test_a_server_that_is_held_costs_its_collector_and_shows_nothing_old(site: Site, before: Before) -> None:
+    lab = site.lab
+    watching = Databases(southbound=remote.parse(f"unix:{lab.rundir('central2', 'ovn')}/ovnsb_db.sock"))
+    host = Host(Paths(ovn=str(lab.rundir("central2", "ovn"))), Links(), databases=watching)
+    scrape = Scrape(host, ("ovn-southbound",), 2, catalog.load())
+    try:
+        assert not Looked(scrape).failures
+        change.hold(lab, "central2", "ovsdb-sb")
+        began = time.monotonic()
+        looked = Looked(scrape)
+        assert list(looked.failures) == ["ovn-southbound"]
+        assert not looked.of("ovn_chassis")
+        assert time.monotonic() - began < SECONDS
+    finally:
+        change.go_on(lab, "central2", "ovsdb-sb")
+        scrape.close()
+        host.close()
