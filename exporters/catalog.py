@@ -202,8 +202,10 @@ class _MetricEntry(_Entry):
 
 
 class _ForeignEntry(_Entry):
+    kind: Literal["counter", "gauge", "histogram", "info"]
     labels: list[str]
     help: str
+    source: str
 
 
 class _RecordedEntry(_Entry):
