@@ -251,17 +251,18 @@ def scratch(tmp_path: Path) -> Iterator[Path]:
 class Served:
     """An ovsdb-server with a new database of that schema, as a process of ours."""
 
-    def __init__(self, folder: Path, schema: str, name: str) -> None:
+    def __init__(self, folder: Path, schema: str, name: str, *, tls: bool = True) -> None:
         subprocess.run(["ovsdb-tool", "create", f"{name}.db", schema], check=True, cwd=folder)
-        files = ["--private-key=key.pem", "--certificate=cert.pem", "--ca-cert=cert.pem"]
-        remotes = [f"--remote=punix:{folder}/{name}.sock", "--remote=pssl:0:127.0.0.1"]
+        remotes = [f"--remote=punix:{folder}/{name}.sock"]
+        if tls:
+            remotes += ["--remote=pssl:0:127.0.0.1", "--private-key=key.pem", "--certificate=cert.pem"]
+            remotes += ["--ca-cert=cert.pem"]
         self.log = folder / f"{name}.log"
         self.process = subprocess.Popen(
             [
                 "ovsdb-server",
                 f"{name}.db",
                 *remotes,
-                *files,
                 f"--log-file={self.log}",
                 f"--unixctl={folder}/{name}.ctl",
             ],

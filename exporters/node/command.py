@@ -57,6 +57,7 @@ def once(settings: NodeSettings) -> str:
     families = scrape.tables(collected)
     failures = {name: each.failure for name, each in collected.items() if each.failure}
     scrape.close()
+    scrape.host.close()
     if settings.output == "json":
         return json.dumps(shown.document(families, failures), indent=2)
     if settings.output == "table":

@@ -58,7 +58,7 @@ class Connection(JsonRpc):
 
     def pending(self) -> bool:
         """Whether something was received that nobody has taken, so that waiting for more is not needed."""
-        return bool(self._rest) or (isinstance(self.socket, ssl.SSLSocket) and self.socket.pending() > 0)
+        return bool(self._rest.strip()) or (isinstance(self.socket, ssl.SSLSocket) and self.socket.pending() > 0)
 
     def message(self, seconds: float) -> dict[str, object]:
         """The next message, which is to come within so many seconds."""
