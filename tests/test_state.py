@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from exporters import times
 from exporters.bastion import state
+from exporters.verdict.coverage import union
 
 values = st.integers(0, 3)
 sections = st.dictionaries(st.sampled_from("abcd"), values)
@@ -89,7 +90,7 @@ def test_what_is_open_costs_until_now_and_what_was_before_costs_nothing() -> Non
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)).map(lambda pair: (min(pair), max(pair)))))
 def test_a_union_is_what_any_of_them_covers(spans: list[tuple[int, int]]) -> None:
     covered = sum(any(begin < second + 0.5 < end for begin, end in spans) for second in range(20))
-    assert state.union(spans) == covered
+    assert union(spans) == covered
 
 
 def a_mark(kind: str, start: float, end: float | None = None) -> dict[str, Any]:

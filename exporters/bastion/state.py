@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from exporters import times
 from exporters.api import KINDS
+from exporters.verdict.coverage import union
 
 State = Mapping[str, Mapping[str, Any]]
 
@@ -236,15 +237,6 @@ def windows(
         each = marks[key]
         found[key] = summary(events, Period(each["start"], each["text"], each["budget"], each["end"]), now)
     return found
-
-
-def union(spans: Iterable[tuple[float, float]]) -> float:
-    """How long any of the spans lasts."""
-    total, reached = 0.0, float("-inf")
-    for begin, end in sorted(spans):
-        total += max(0.0, end - max(begin, reached))
-        reached = max(reached, end)
-    return total
 
 
 def newest(events: Mapping[str, dict[str, Any]], most: int) -> dict[str, dict[str, Any]]:

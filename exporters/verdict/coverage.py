@@ -59,6 +59,15 @@ def cover(watches: Mapping[Path, Iterable[Watch]], window: Span) -> dict[Path, C
     return {path: _covered(list(each), window) for path, each in watches.items()}
 
 
+def union(spans: Iterable[tuple[float, float]]) -> float:
+    """How long any of the spans lasts."""
+    total, reached = 0.0, float("-inf")
+    for begin, end in sorted(spans):
+        total += max(0.0, end - max(begin, reached))
+        reached = max(reached, end)
+    return total
+
+
 def _covered(watches: Sequence[Watch], window: Span) -> Covered:
     missed = [_missed(each, window) for each in watches] or [[Span(*window[:2], NOBODY)]]
     gaps = missed[0]

@@ -44,6 +44,12 @@ class Outage(NamedTuple):
     source_node: str = ""
     nodes: frozenset[str] = frozenset()
     stall_overlap: bool = False
+    inner: tuple[float, float] | None = None  # in which it was out for sure; None: begin and end are all we know
+    outer: tuple[float, float] | None = None  # outside of which it was not
+
+    @property
+    def span(self) -> tuple[float, float]:
+        return self.begin, self.end
 
     @property
     def touched(self) -> frozenset[str]:
