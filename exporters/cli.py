@@ -25,6 +25,7 @@ COMMANDS = {
         "exporters.calibrate.command", "inject known interruptions, compare with what is measured, give a verdict"
     ),
     "history": Command("exporters.history.command", "show, export or verify what an exporter has recorded"),
+    "report": Command("alerts.report.command", "what a window cost and why, held against a budget"),
     "rules": Command("alerts.rules", "write the Prometheus rules that metrics.yaml describes"),
     "demo": Command(
         "lab.demo", "interrupt three peers on this machine, judge what they measured and which alerts came"

@@ -412,6 +412,13 @@ def read_only(path: Path) -> Iterator[Row]:
         yield from (Row(*each) for each in rows)
 
 
+def saved_beside(path: Path) -> Saved | None:
+    """The counters in a journal's file as they were saved last. Raises JournalError."""
+    with _beside(path) as base:
+        row = base.execute("SELECT seq, at, value FROM state").fetchone()
+        return None if row is None else Saved(*row)
+
+
 @contextlib.contextmanager
 def _beside(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection that changes nothing. Raises JournalError for any error of SQLite's, and what is no journal."""

@@ -69,7 +69,12 @@ class Item(msgspec.Struct):
     causes: Annotated[dict[Word, Number], Meta(max_length=64)] = {}
     unconfirmed: bool = False
     stall_overlap: bool = False
-    text: Annotated[str, Meta(max_length=500)] = ""  # a window's name, or what a note says
+    before: Annotated[dict[Word, Name], Meta(max_length=16)] = {}  # who answered last
+    after: Annotated[dict[Word, Name], Meta(max_length=16)] = {}
+    text: Annotated[str, Meta(max_length=500)] = ""  # a window's name, what a note says, what a phase is called
+    budget_seconds: Seconds | None = None  # of a window
+    node: Name = ""  # whose phase it is, "" for the whole cluster's
+    rolls: bool = False  # a phase goes from node to node without naming them
     mono: Mono | None = None
 
 

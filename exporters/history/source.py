@@ -15,7 +15,7 @@ import aiohttp
 import msgspec
 
 from exporters.history.items import Page, RefusedError, read_page, seq_of
-from exporters.journal import About, JournalError, Row, about, read_only
+from exporters.journal import About, JournalError, Row, Saved, about, read_only, saved_beside
 
 Data = TypeVar("Data")
 Result = TypeVar("Result")
@@ -107,8 +107,12 @@ class Remote:
         self.journal = page.journal
 
     def _page(self, query: Mapping[str, str]) -> Page:
+        return self._read(read_page, self.answer("/history", query))
+
+    def answer(self, path: str, query: Mapping[str, str]) -> bytes:
+        """What it answers to a GET. Raises SourceError."""
         try:
-            return self._read(read_page, self._runner.run(self._get(query)))
+            return self._runner.run(self._get(path, query))
         except TimeoutError:
             raise SourceError(f"{self.name}: no whole answer in {PAGE_SECONDS:.0f} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -120,7 +124,7 @@ class Remote:
         except RefusedError as error:
             raise SourceError(f"{self.name}: not a history: {error}") from None
 
-    async def _get(self, query: Mapping[str, str]) -> bytes:
+    async def _get(self, path: str, query: Mapping[str, str]) -> bytes:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(ssl=self._tls),
@@ -130,10 +134,10 @@ class Remote:
             )
         async with (
             asyncio.timeout(PAGE_SECONDS),
-            self._session.get(f"{self.name}/history", params=query, allow_redirects=False) as answer,
+            self._session.get(f"{self.name}{path}", params=query, allow_redirects=False) as answer,
         ):
             if answer.status != 200:
-                raise SourceError(f"{self.name}: /history answered with status {answer.status}")
+                raise SourceError(f"{self.name}: {path} answered with status {answer.status}")
             body = bytearray()
             async for data in answer.content.iter_chunked(READ_BYTES):
                 body += data
@@ -161,6 +165,13 @@ class File:
         """Who it is, and what SQLite finds wrong with it."""
         try:
             return about(self._path)
+        except JournalError as error:
+            raise SourceError(str(error)) from None
+
+    def saved(self) -> Saved | None:
+        """Its counters, as they were saved last."""
+        try:
+            return saved_beside(self._path)
         except JournalError as error:
             raise SourceError(str(error)) from None
 
