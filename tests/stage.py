@@ -18,6 +18,7 @@ from box import OURSELVES, stream
 
 from exporters.api import add_book
 from exporters.bastion.broadcast import Broadcast
+from exporters.bastion.gate import Gate
 from exporters.bastion.heard import Heard
 from exporters.bastion.live import Live
 from exporters.bastion.look import Placed
@@ -98,6 +99,7 @@ class Stage:
             app, "/metrics"
         )
         Live(self.record, self.marks, self.broadcast, self.token).add_to(app)
+        Gate(self.record, self.broadcast, time.time()).add_to(app)
         add_book(app, OURSELVES, self.record, 200)
         self.serving = await serve(app, "127.0.0.1", 0)
         self.broadcast.start()

@@ -1,9 +1,19 @@
-"""The gate: quiet, observed and within the budget, or the next node waits."""
+"""The gate: quiet, observed and within the budget, or the next node waits; asked over HTTP and by the command."""
 
+import asyncio
+import json
+import time
+from typing import Any
+
+import aiohttp
 import pytest
+from box import run
 from hypothesis import given
 from hypothesis import strategies as st
+from stage import Stage, outside, stage
 
+from alerts.report.gate import main
+from exporters.bastion.marks import NewWindow
 from exporters.verdict.gate import Seen, decide
 
 CALM = Seen(now=1000.0, since=100.0, streams=6, last_end=900.0)
@@ -58,3 +68,77 @@ def test_it_goes_only_where_all_is_known_and_quiet(seen: Seen) -> None:
         assert not any((seen.out, seen.unknown, seen.unheard))
         assert seen.last_end is None or seen.now - seen.last_end >= 60
         assert seen.budget is None or seen.budget - seen.spent >= 1
+
+
+async def asked(on: Stage, query: str = "") -> tuple[int, dict[str, Any]]:
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{on.port}/gate{query}") as answer:
+        return answer.status, json.loads(await answer.text())
+
+
+def test_a_bastion_answers_what_its_page_knows() -> None:
+    async def scenario() -> None:
+        async with stage(outside(2)) as on:
+            assert (await asked(on))[1]["verdict"] == "wait", "it has just begun"
+            _, found = await asked(on, "?quiet=0")
+            assert (found["verdict"], found["budget_left_seconds"]) == ("go", None)
+            on.down(on.streams[0])
+            _, found = await asked(on, "?quiet=0")
+            assert found["verdict"] == "wait"
+            assert found["quiet_seconds"] is None
+            assert found["reasons"] == ["out: bastion-1 -> peer-1 by loadbalancer/http"]
+            on.up(on.streams[0])
+            assert (await asked(on, "?quiet=0"))[1]["verdict"] == "go"
+            assert (await asked(on, "?quiet=30"))[1]["verdict"] == "wait"
+            on.marks.start(NewWindow(name="night", budget_seconds=600.0), time.time())
+            _, found = await asked(on, "?quiet=0&budget_left=601")
+            assert found["verdict"] == "stop"
+            assert found["budget_left_seconds"] <= 600
+            on.peer("n9", heard=False)
+            _, found = await asked(on, "?quiet=0")
+            assert (found["verdict"], found["reasons"]) == ("wait", ["not heard: n9"])
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("query", ["?quiet=-1", "?quiet=soon", "?quiet=nan", "?budget_left=1e9"])
+def test_a_question_that_is_none_is_refused(query: str) -> None:
+    async def scenario() -> None:
+        async with stage(outside(1)) as on:
+            status, found = await asked(on, query)
+            assert status == 400
+            assert "want seconds from 0" in found["error"]
+
+    run(scenario())
+
+
+def test_the_command_waits_goes_stops_and_gives_up(capsys: pytest.CaptureFixture[str]) -> None:
+    async def scenario() -> list[int]:
+        async with stage(outside(1)) as on:
+            url = f"--url=http://127.0.0.1:{on.port}"
+            codes = [await asyncio.to_thread(main, [url, "--quiet=0", "--timeout=0"])]
+            on.down(on.streams[0])
+            codes.append(await asyncio.to_thread(main, [url, "--quiet=0", "--timeout=0"]))
+            waiting = asyncio.create_task(asyncio.to_thread(main, [url, "--quiet=0", "--timeout=1m"]))
+            while "out: bastion-1" not in (said := capsys.readouterr().err):
+                assert "Traceback" not in said
+                await asyncio.sleep(0.05)
+            on.up(on.streams[0])
+            codes.append(await waiting)
+            on.marks.start(NewWindow(name="night", budget_seconds=5.0), time.time())
+            codes.append(await asyncio.to_thread(main, [url, "--quiet=0", "--budget-left=10s"]))
+            return codes
+
+    assert run(scenario()) == [0, 2, 0, 2]
+    assert "STOP: " in capsys.readouterr().out
+
+
+def test_a_bastion_that_does_not_answer_is_no_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--url=http://127.0.0.1:1", "--timeout=0"]) == 1
+    assert "TIMEOUT: not known" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flag", ["--quiet=soon", "--timeout=-1", "--budget-left=25h", "--url=ftp://x"])
+def test_flags_that_are_none(flag: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--url=http://127.0.0.1:1", flag])
+    assert ended.value.code == 1

@@ -3,12 +3,14 @@
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from exporters import logs, process
 from exporters.api import add_book
 from exporters.bastion.broadcast import Broadcast
+from exporters.bastion.gate import Gate
 from exporters.bastion.heard import Heard
 from exporters.bastion.live import Live
 from exporters.bastion.lookout import Lookout
@@ -43,6 +45,7 @@ class Screen(NamedTuple):
     broadcast: Broadcast
     page: Page
     live: Live
+    gate: Gate
 
 
 def _screen(settings: BastionSettings, record: Record, pull: Pull, lookout: Lookout) -> Screen:
@@ -55,7 +58,8 @@ def _screen(settings: BastionSettings, record: Record, pull: Pull, lookout: Look
     view.about(version=ours.version, grafana=settings.grafana_url or "", acts=bool(settings.token))
     broadcast = Broadcast(view.step, lambda: view.state, ours.instance[:12])
     page = Page(record, pull, marks, broadcast, look=look, token=settings.token)
-    return Screen(view, broadcast, page, Live(record, marks, broadcast, settings.token))
+    gate = Gate(record, broadcast, time.time())
+    return Screen(view, broadcast, page, Live(record, marks, broadcast, settings.token), gate)
 
 
 def _pull(settings: BastionSettings, record: Record, engine: Engine) -> Pull:
@@ -101,6 +105,7 @@ async def _run(settings: BastionSettings, argv: Sequence[str], end: End) -> None
         )
         screen.page.add_to(app, settings.telemetry_path)
         screen.live.add_to(app)
+        screen.gate.add_to(app)
         add_book(app, identity, record, settings.max_history, lambda: {"look": lookout.findings})
         await serve_echoes(serving, identity, settings.listen)
         serving.append(await serve(app, *settings.web_listen, max_connections=min(max_connections(), 512)))

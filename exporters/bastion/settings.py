@@ -18,7 +18,7 @@ from exporters.options import Given, Option
 from exporters.settings import File, Program, Said, Settings, read, settle, table
 from exporters.targets import Entry
 
-OWN_PATHS = ("/api/", "/status", "/history", "/healthz", "/page/", "/simple")  # what the page's port serves
+OWN_PATHS = ("/api/", "/status", "/history", "/gate", "/healthz", "/page/", "/simple")  # what the page's port serves
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
