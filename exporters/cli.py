@@ -21,6 +21,9 @@ COMMANDS = {
         "exporters.bastion.command", "probe from outside by every way that leads in, serve a page of what all see"
     ),
     "node": Command("exporters.node.start", "tell what a node's links, bonds, bridges and OVS are doing"),
+    "migration": Command(
+        "exporters.migration.command", "tell which phase of a migration the cluster and each node is in"
+    ),
     "calibrate": Command(
         "exporters.calibrate.command", "inject known interruptions, compare with what is measured, give a verdict"
     ),

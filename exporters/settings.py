@@ -163,6 +163,17 @@ FIRST = (
     Option("node", targets.label, "", "--node", "NODE_NAME", "node", "the node we run on"),
     Option("zone", targets.label, "", "--zone", "OVNWATCH_ZONE", "zone", "the zone we run in"),
 )
+TOKEN = (
+    Option("token_file", targets.file_name, "", "--web.token-file", "", "web.token_file",
+           "file with the bearer token that changing requests must carry"),
+    Option("token", str, "", "", "OVNWATCH_TOKEN", "",
+           "that token itself; the flag wins over it, it over the file's"),
+)
+KEPT = (
+    Option("max_history", options.count, "200", "", "MAX_HISTORY", "", "changes that /history shows"),
+    Option("journal_path", _folder, "/var/lib/ovnwatch", "--journal.path", "STATE_DIRECTORY", "journal.path",
+           "folder of the journal, which survives a crash; off: in memory only"),
+)
 LOGGED = (
     Option("log_level", options.one_of("debug", "info", "warn", "error"), "info", "--log.level", "", "log.level",
            "debug, info, warn or error"),
@@ -195,18 +206,13 @@ def table(
                  echo.format(_ECHOES[each])) for each in PROTOCOLS),
         web_listen,
         telemetry(telemetry_path),
-        Option("token_file", targets.file_name, "", "--web.token-file", "", "web.token_file",
-               "file with the bearer token that changing requests must carry"),
-        Option("token", str, "", "", "OVNWATCH_TOKEN", "",
-               "that token itself; the flag wins over it, it over the file's"),
+        *TOKEN,
         *(Option(f"interval_{each}", _TIME, intervals[each], "", f"{each.upper()}_INTERVAL",
                  f"defaults.interval.{each}", "seconds between probes") for each in PROTOCOLS),
         *(Option(f"prompt_{each}", _LIMIT, "", "", "", f"defaults.prompt.{each}", _PROMPT) for each in PROTOCOLS),
         *(Option(f"patience_{each}", _WAIT, "3", "", _TIMEOUTS[each], f"defaults.patience.{each}",
                  "seconds a late answer may take") for each in PROTOCOLS),
-        Option("max_history", options.count, "200", "", "MAX_HISTORY", "", "changes that /history shows"),
-        Option("journal_path", _folder, "/var/lib/ovnwatch", "--journal.path", "STATE_DIRECTORY", "journal.path",
-               "folder of the journal, which survives a crash; off: in memory only"),
+        *KEPT,
         Option("reconnect_delay", options.number, "", "", "RECONNECT_DELAY", "",
                "accepted and without effect: a lost connection is replaced at once"),
         *LOGGED,
@@ -298,7 +304,7 @@ def settle(
     problems += bad_listeners([each for each in listeners if each.value])
     kept = tuple(filter(keep, streams))
     problems += _too_many(kept, descriptors)
-    token = _token(given, said.folder, problems)
+    bearer = bearer_token(given, said.folder, problems)
     if problems:
         raise BadInput([*dict.fromkeys(problems), *said.doubts])
     return kind(
@@ -309,9 +315,9 @@ def settle(
         listen={each: given[f"listen_{each}"].value for each in PROTOCOLS if given[f"listen_{each}"].value},
         web_listen=given["web_listen"].value,
         telemetry_path=given["telemetry_path"].value,
-        token=token,
+        token=bearer,
         max_history=given["max_history"].value,
-        journal=_journal(given["journal_path"], said.document.name, said.folder),
+        journal=journal_folder(given["journal_path"], said.document.name, said.folder),
         log_level=given["log_level"].value,
         log_format=given["log_format"].value,
         descriptors=descriptors or SOFT_LIMIT,
@@ -500,14 +506,14 @@ def _spelled(listener: Given) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _journal(said: Given, name: str, folder: Path) -> Path | None:
+def journal_folder(said: Given, name: str, folder: Path) -> Path | None:
     """Where the journal is kept; a path in the file is relative to it."""
     if said.value == "off":
         return None
     return folder / said.value if name and said.place.startswith(f"{name}:") else Path(said.value)
 
 
-def _token(given: Mapping[str, Given], folder: Path, problems: list[Problem]) -> str | None:
+def bearer_token(given: Mapping[str, Given], folder: Path, problems: list[Problem]) -> str | None:
     """The bearer token: the flag's file, else the variable, else the file named in the file; None if there is none."""
     file, said = given["token_file"], given["token"]
     token: str | None = said.value

@@ -870,12 +870,12 @@ class Record:
             self._add_totals(row)
         for row in journal.rows(f"kind = 'window' AND {CLEARED}", newest=1):
             self._cleared, self.cleared_at = row.seq, row.at
-        marks = journal.rows(f"kind = 'window' AND state = 'open' AND NOT {CLEARED}")
+        marks = journal.rows(f"kind IN ('window', 'phase') AND state = 'open' AND NOT {CLEARED}")
         over = journal.rows(f"state <> 'open' AND NOT (kind = 'window' AND {CLEARED})", newest=self.max_history)
         for row in sorted([*marks, *over]):
             self._enter(Entry(row.seq, 0, None, json.loads(row.item)), row.id)
         now = time()
-        for row in journal.rows("state = 'open' AND kind <> 'window'"):
+        for row in journal.rows("state = 'open' AND kind NOT IN ('window', 'phase')"):
             self._truncate(row, now)
         alive = before.at if before else max((row.at for row in journal.rows(newest=1)), default=now)
         for row in journal.rows("seq > ? AND kind = 'gap'", (since,)):  # told by a process that ended before it saved

@@ -1,0 +1,86 @@
+"""`ovnwatch migration`: wires settings, phases and the web side together; `ovnwatch migration mark` tells it one.
+
+POST /api/phases {"phase": "reboot", "node": "node-1", "rolls": false}: the phase from now on, "none" ends it. Needs
+the bearer token.
+"""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Sequence
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from pydantic import ValidationError
+
+from exporters import process
+from exporters.api import add_book, json_response
+from exporters.exposition import Exposition, make_registry
+from exporters.identity import identify
+from exporters.journal import Journal, file_name
+from exporters.migration import mark
+from exporters.migration.phases import MANUAL, FullError, NewPhase, Phases
+from exporters.migration.settings import MIGRATION, MigrationSettings
+from exporters.probing.record import Record
+from exporters.process import STOP_SECONDS, End, Tasks, build_info, look_after
+from exporters.web import make_app, require_token, serve
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run until a signal or a bug ends it; returns the exit code if there was nothing to start (see `process.main`)."""
+    if argv and argv[0] == "mark":
+        return mark.main(argv[1:])
+    return process.main(MIGRATION, argv, _run)
+
+
+async def _run(settings: MigrationSettings, _: Sequence[str], end: End) -> None:
+    identity = identify(settings.source, settings.node, settings.zone)
+    journal = Journal(settings.journal and settings.journal / file_name("migration", settings.source))
+    record = Record([], identity, settings.max_history, reported_as="migration", journal=journal)
+    phases = Phases(record)
+    exposition = Exposition(make_registry(build_info(identity), phases))
+    tasks, serving = Tasks(), None
+    try:
+        app = make_app(
+            exposition,
+            name=f"ovnwatch migration {identity.source}",
+            telemetry_path=settings.telemetry_path,
+            ready=lambda: not end.asked(),
+            settled=record.save,
+        )
+        app.router.add_post("/api/phases", _marker(phases, record, settings.token))
+        add_book(app, identity, record, settings.max_history, lambda: {"phases": list(phases.open.values())})
+        serving = await serve(app, *settings.web_listen)
+        log.info("%s is served on port %d", serving.listening.door.name, serving.port)
+        look_after(asyncio.get_running_loop(), [serving])
+        tasks.spawn(record.save_now_and_then())
+        await end.come()
+    finally:
+        async with asyncio.timeout(STOP_SECONDS):
+            await tasks.close()
+            if serving is not None:
+                await serving.close()
+            await journal.close()
+        exposition.close()
+
+
+def _marker(phases: Phases, record: Record, token: str | None) -> Handler:
+    async def handler(request: web.Request) -> web.Response:
+        require_token(request, token)
+        try:
+            wanted = NewPhase.model_validate_json(await request.read())
+        except ValidationError as error:
+            wrongs = error.errors(include_url=False, include_context=False, include_input=False)
+            said = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}"[:200] for each in wrongs[:5])
+            raise web.HTTPBadRequest(text=json.dumps({"error": said}), content_type="application/json") from None
+        try:
+            changed = phases.set(MANUAL, wanted, time.time())
+        except FullError:
+            raise web.HTTPConflict(text='{"error": "too many phases"}', content_type="application/json") from None
+        await record.save()
+        return json_response(json.dumps({"changed": changed}), record.journal_id)
+
+    return handler
