@@ -16,7 +16,8 @@ from alerts.report.read import told
 from exporters.history.source import File
 from exporters.journal import Journal
 from exporters.migration.mark import main as mark
-from exporters.migration.phases import NONE, NewPhase, Phases
+from exporters.migration.names import NONE
+from exporters.migration.phases import NewPhase, Phases
 from exporters.probing.record import Record
 from exporters.verdict.budget import Limits
 from exporters.verdict.coverage import Span

@@ -20,7 +20,8 @@ from exporters.exposition import Exposition, make_registry
 from exporters.identity import identify
 from exporters.journal import Journal, file_name
 from exporters.migration import mark
-from exporters.migration.phases import MANUAL, FullError, NewPhase, Phases
+from exporters.migration.names import MANUAL
+from exporters.migration.phases import FullError, NewPhase, Phases
 from exporters.migration.settings import MIGRATION, MigrationSettings
 from exporters.probing.record import Record
 from exporters.process import STOP_SECONDS, End, Tasks, build_info, look_after

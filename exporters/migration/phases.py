@@ -17,10 +17,9 @@ from prometheus_client.registry import Collector
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from exporters import catalog, times
+from exporters.migration.names import NONE
 from exporters.probing.record import Record
 
-NONE = "none"
-MANUAL = "manual"
 NODE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", re.ASCII)
 MOST = 10_000  # phases at one time: nodes, as a rule
 
