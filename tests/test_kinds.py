@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from exporters.migration.kinds import KINDS, Node, State, cni_swap, node, rollout
+from exporters.migration.kinds import KINDS, Node, State, cni_swap, egress, moves, node, rollout
 from exporters.migration.names import NONE
 
 SAMPLES = Path(os.environ.get("OVNWATCH_SAMPLES", Path(__file__).parents[2] / "shared/data/samples"))
@@ -24,7 +25,7 @@ def moments(story: str) -> Iterator[tuple[str, Objects]]:
         for file in [file for file in files if file.name.startswith(number)]:
             for each in yaml.safe_load(file.read_text())["items"]:
                 about = each["metadata"]
-                key = (each["kind"], about.get("namespace", ""), about["name"])
+                key = (each["apiVersion"] + each["kind"], about.get("namespace", ""), about["name"])
                 if file.name.endswith(".deleted.yaml"):
                     known.pop(key, None)
                 else:
@@ -97,7 +98,49 @@ def test_a_swap_of_the_network() -> None:
 @pytest.mark.parametrize("story", ["egressip", "node-reboot", "node-reboot-plain", "discovery"])
 def test_what_a_cluster_does_not_do_is_absent(story: str) -> None:
     for number, objects in moments(story):
-        assert {kind: read(objects).phase for kind, read in KINDS.items()} == dict.fromkeys(KINDS, NONE), number
+        assert {kind: read(objects, NONE).phase for kind, read in KINDS.items()} == dict.fromkeys(KINDS, NONE), number
+
+
+def story(name: str, kind: str) -> list[str]:
+    """The phases of a kind, each told what was before."""
+    told: list[str] = []
+    for _, objects in moments(name):
+        told.append(KINDS[kind](objects, told[-1] if told else NONE).phase)
+    return told
+
+
+def test_a_live_migration_from_openshift_sdn() -> None:
+    rounds = ["routable MTU round"] * 3
+    switch = ["CNI switch round"] * 3
+    assert story("sdn-to-ovn-live", "sdn_live") == [
+        NONE, "requested", "target CNI deploying", "target CNI deploying", "routable MTU requested", *rounds,
+        "routable MTU ready", "CNI switch requested", *switch, "target CNI in use", "purging the original CNI",
+        "completed"
+    ]  # fmt: skip
+    assert set(story("sdn-to-ovn-live", "mtu")) == {NONE}
+
+
+def test_a_change_of_the_mtu() -> None:
+    assert story("mtu-migration", "mtu") == [
+        NONE, "requested", "first round preparing", "first round", "first round", "waiting for the administrator",
+        "second round preparing", "second round", "completed"
+    ]  # fmt: skip
+    assert set(story("mtu-migration", "sdn_live")) == {NONE}
+
+
+def test_egress_addresses_move_and_do_not_move_back() -> None:
+    seen = [egress(objects) for _, objects in moments("egressip")]
+    short = [
+        [(name, address[-3:], *(node.partition(".")[0] for node in nodes)) for name, address, *nodes in moved]
+        for moved in (moves(*pair) for pair in pairwise(seen))
+    ]
+    assert short == [
+        [("billing", "101", "wk-0", ""), ("mail-out", "110", "wk-0", "wk-1")],
+        [],
+        [("billing", "101", "", "wk-2")],
+        [],
+        [("billing", "102", "wk-1", "wk-0"), ("mail-out", "110", "wk-1", "wk-2")],
+    ]
 
 
 def test_a_swap_is_no_rollout_and_a_rollout_no_swap() -> None:
@@ -107,7 +150,7 @@ def test_a_swap_is_no_rollout_and_a_rollout_no_swap() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_objects_there_is_no_phase(kind: str) -> None:
-    assert KINDS[kind]([]) == State()
+    assert KINDS[kind]([], NONE) == State()
 
 
 def test_an_object_without_fields_is_no_bug() -> None:

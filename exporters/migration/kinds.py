@@ -1,8 +1,8 @@
 """Objects of a Kubernetes API in, phases out: a function for each kind of migration. Pure.
 
 1. What a cluster does not have is absent: a function that finds none of its objects says NONE.
-2. A phase is read from the state, not from its changes, so that who starts late says the same. Only a reboot needs what
-   was before: nothing but the boot id tells one that took 35 s.
+2. A phase is read from the state, as far as that tells it, so that who starts late says the same. A reboot needs what
+   was before, since nothing but the boot id tells one that took 35 s, and so do rounds of reboots that leave no mark.
 3. A field that is absent is 0 where the API leaves zeros out.
 """
 
@@ -15,6 +15,7 @@ Object = Mapping[str, Any]
 MCO = "machineconfiguration.openshift.io/"
 RELEASE = "release.openshift.io/version"
 HUNG = "networkoperator.openshift.io/rollout-hung"  # its value is empty: that it is there says so
+COUNTS = ("machineCount", "updatedMachineCount")
 OVNK = "openshift-ovn-kubernetes"
 
 # Other networks than OVN-Kubernetes, by their DaemonSet: the annotations they leave on nodes.
@@ -72,7 +73,7 @@ def _node_phase(found: Object, booted: bool) -> str:
     return "update pending" if pending else NONE
 
 
-def rollout(objects: Iterable[Object]) -> State:
+def rollout(objects: Iterable[Object], _: str = NONE) -> State:
     """A new version of OVN-Kubernetes on OpenShift: the nodes' part, then the control plane; hung or not.
 
     The operator writes the version it rolls out on both, and on itself when all of it is done.
@@ -98,7 +99,7 @@ def rollout(objects: Iterable[Object]) -> State:
     return State()
 
 
-def cni_swap(objects: Iterable[Object]) -> State:
+def cni_swap(objects: Iterable[Object], _: str = NONE) -> State:
     """Another network replaced by OVN-Kubernetes, without an operator: DaemonSets, and what they leave on nodes."""
     known = list(objects)
     sets = {_name(each): each for each in known if each["kind"] == "DaemonSet"}
@@ -118,6 +119,95 @@ def cni_swap(objects: Iterable[Object]) -> State:
     return State("completed", 1.0)
 
 
+def sdn_live(objects: Iterable[Object], before: str = NONE) -> State:
+    """OpenShift SDN to OVN-Kubernetes, live (4.15 and 4.16), in the order that the operator's code has.
+
+    `status.networkType` turns at the start of the second round, and MTUReady is true between the rounds only: neither
+    says by itself what goes on. Conditions are older than the pools while the operator is progressing.
+    """
+    known = list(objects)
+    config, operator = _network(known, "config"), _network(known, "operator")
+    started = _condition(config, "InProgress")
+    status = _at(config, "status")
+    if not started:
+        wanted = _at(config, "spec").get("networkType") != status.get("networkType")
+        asked = "network.openshift.io/network-type-migration" in _at(config, "metadata", "annotations")
+        return State("requested") if asked and wanted else State()
+    if started != "True":
+        return State("completed") if _reason(config, "InProgress").endswith("Completed") else State()
+    if _condition(config, "TargetCNIInUse") == "True":
+        going = _at(operator, "spec", "migration")
+        return State("target CNI in use") if going else State("purging the original CNI", rolls=True)
+    return _sdn_round(config, _updated(known), before)
+
+
+def _sdn_round(config: Object, done: float | None, before: str) -> State:
+    """Which of the two rounds of reboots there is; one that has begun lasts until a condition says that it is over."""
+    status = _at(config, "status")
+    if _at(status, "migration", "mtu"):
+        if done is None and _condition(config, "MTUReady") == "True":
+            return State("routable MTU ready")
+        begun = done is not None or before == "routable MTU round"
+        return State("routable MTU round", done) if begun else State("routable MTU requested")
+    if status.get("networkType") == _at(config, "spec").get("networkType"):
+        begun = done is not None or before == "CNI switch round"
+        return State("CNI switch round", done) if begun else State("CNI switch requested")
+    return State("target CNI deploying", rolls=True)
+
+
+def mtu(objects: Iterable[Object], before: str = NONE) -> State:
+    """A change of the cluster's MTU: two rounds of reboots, with the administrator's word between them.
+
+    Between the rounds nothing but what was before tells that a round is over; `clusterNetworkMTU` shows the target at
+    the beginning.
+    """
+    known = list(objects)
+    config, operator = _network(known, "config"), _network(known, "operator")
+    asked, going = _at(operator, "spec", "migration", "mtu"), _at(config, "status", "migration", "mtu")
+    if _at(config, "status", "migration").get("networkType"):
+        return State()  # a part of another migration
+    done = _updated(known)
+    if asked and not going:
+        return State("requested")
+    return _first_round(done, before) if asked else _second_round(done, before)
+
+
+def _first_round(done: float | None, before: str) -> State:
+    if done is not None:
+        return State("first round", done)
+    over = before in ("first round", "waiting for the administrator")
+    return State("waiting for the administrator") if over else State("first round preparing", rolls=True)
+
+
+def _second_round(done: float | None, before: str) -> State:
+    """After the administrator's word, of which only what was before knows."""
+    waited = before in ("first round", "waiting for the administrator", "second round preparing")
+    if done is not None and (waited or before == "second round"):
+        return State("second round", done)
+    if waited:
+        return State("second round preparing", rolls=True)
+    return State("completed", 1.0) if before == "second round" else State()
+
+
+Assigned = Mapping[tuple[str, str], str]
+
+
+def egress(objects: Iterable[Object]) -> Assigned:
+    """By name of an EgressIP and address, the node that has it; an address that waits for one is absent."""
+    return {
+        (_name(each), str(item.get("egressIP", ""))): str(item.get("node", ""))
+        for each in objects
+        if each["kind"] == "EgressIP"
+        for item in _at(each, "status").get("items") or []
+    }
+
+
+def moves(before: Assigned, after: Assigned) -> list[tuple[str, str, str, str]]:
+    """(EgressIP, address, from, to) of each that moved; "" for no node."""
+    keys = sorted({*before, *after})
+    return [(*key, before.get(key, ""), after.get(key, "")) for key in keys if before.get(key) != after.get(key)]
+
+
 def settled(found: Object) -> bool:
     """Has a DaemonSet's controller seen what is wanted, and has it done it on every node?"""
     status = _at(found, "status")
@@ -131,6 +221,33 @@ def condition(found: Object, kind: str) -> str:
     """Its status, True, False or Unknown; "" where it is not there."""
     conditions = _at(found, "status").get("conditions") or []
     return next((str(each.get("status", "")) for each in conditions if each.get("type") == kind), "")
+
+
+def _condition(config: Object, name: str) -> str:
+    return condition(config, f"NetworkTypeMigration{name}")
+
+
+def _reason(config: Object, name: str) -> str:
+    conditions = _at(config, "status").get("conditions") or []
+    return next(
+        (each.get("reason", "") for each in conditions if each.get("type") == f"NetworkTypeMigration{name}"), ""
+    )
+
+
+def _network(objects: Iterable[Object], group: str) -> Object:
+    """The cluster's Network of that API group; empty where there is none."""
+    wanted = f"{group}.openshift.io/"
+    found = (each for each in objects if each["kind"] == "Network" and each.get("apiVersion", "").startswith(wanted))
+    return next(found, {})
+
+
+def _updated(objects: Iterable[Object]) -> float | None:
+    """Of all machines in pools that are updating, how many are done; None where no pool is."""
+    pools = [each for each in objects if each["kind"] == "MachineConfigPool"]
+    if not any(condition(each, "Updating") == "True" for each in pools):
+        return None
+    machines, done = (sum(_at(each, "status").get(name, 0) for each in pools) for name in COUNTS)
+    return float(min(1.0, done / machines)) if machines else 0.0
 
 
 def _share(found: Object, what: str) -> float:
@@ -153,5 +270,10 @@ def _at(found: Object, *path: str) -> Mapping[str, Any]:
     return found
 
 
-# To add a kind: a function of all objects, and a line here.
-KINDS: Mapping[str, Callable[[Iterable[Object]], State]] = {"rollout": rollout, "cni_swap": cni_swap}
+# To add a kind: a function of all objects and the phase before, and a line here.
+KINDS: Mapping[str, Callable[[Iterable[Object], str], State]] = {
+    "rollout": rollout,
+    "cni_swap": cni_swap,
+    "sdn_live": sdn_live,
+    "mtu": mtu,
+}
