@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import socketserver
 import sqlite3
+import threading
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Sequence
@@ -13,6 +15,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from running import ANY_PORT, Exporter, flags, killed_at_the_end, wait_for
 
 from alerts.report.command import main
 from exporters.cli import main as ovnwatch
@@ -284,3 +287,43 @@ def test_a_terminal_gets_no_control_characters(tmp_path: Path, capsys: Capture) 
     book = journal(tmp_path / "a.db", [window(1), out(2, "n2", "n3\x1b[31m", 700, 703)], ["a|b|pod|tcp|4"])
     assert main(["--journal", str(book), "--window=night"]) == 2
     assert capsys.readouterr().out.replace("\n", "").isprintable()
+
+
+class Echo(socketserver.StreamRequestHandler):
+    def handle(self) -> None:
+        while line := self.rfile.readline():
+            self.wfile.write(line)
+
+
+def test_exporters_are_asked_while_they_run(tmp_path: Path, capsys: Capture) -> None:
+    """A bastion that probes an echo, asked by its address: covered, and nothing was out."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo) as server, killed_at_the_end() as started:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        config = tmp_path / "bastion.yaml"
+        config.write_text(
+            f"targets: [{{name: n1, path: host, host: 127.0.0.1, ports: {{tcp: {server.server_address[1]}}}}}]\n"
+        )
+        argv = flags({"--source": "b", "--config.file": str(config), **ANY_PORT})
+        bastion = Exporter(tmp_path / "log", "bastion", *argv)
+        started.append(bastion)
+        wait_for(bastion.ready)
+        began = time.time()
+
+        def watched() -> bool:
+            streams = json.loads(bastion.get("/status")[1])["streams"]
+            return bool(streams) and streams[0]["observed_seconds"] > 8
+
+        wait_for(watched)
+        url = f"--url=http://127.0.0.1:{bastion.ports['web']}"
+        span = [f"--from={iso(began + 4)}", f"--to={iso(began + 7)}"]
+        code = main([url, *span, "--output=json"])
+        printed = capsys.readouterr()
+        assert not printed.err
+        found = json.loads(printed.out)
+        assert (code, found["verdict"], found["inconclusive_because"]) == (0, "pass", [])
+        assert [(each["path"], each["protocol"], each["streams"]) for each in found["totals"]] == [("host", "tcp", 1)]
+        late = [f"--from={iso(began)}", f"--to={iso(began + 3600)}"]
+        assert main([url, *late]) == 2, "most of that hour is yet to come"
+        assert "INCONCLUSIVE" in capsys.readouterr().out
+        server.shutdown()
