@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from stage import Stage, outside, stage
 
 from alerts.report.gate import main
+from exporters.bastion.gate import seen
 from exporters.bastion.marks import NewWindow
 from exporters.verdict.gate import Seen, decide
 
@@ -20,7 +21,7 @@ CALM = Seen(now=1000.0, since=100.0, streams=6, last_end=900.0)
 
 
 @pytest.mark.parametrize(
-    ("seen", "verdict", "reason"),
+    ("moment", "verdict", "reason"),
     [
         (CALM, "go", "quiet for 100 s"),
         (CALM._replace(last_end=None), "go", "quiet for 900 s"),
@@ -36,8 +37,8 @@ CALM = Seen(now=1000.0, since=100.0, streams=6, last_end=900.0)
         (CALM._replace(budget=10.0, spent=11.0, out=["a"]), "stop", "-1.0 s of the budget are left, 5 s are wanted"),
     ],
 )
-def test_a_moment(seen: Seen, verdict: str, reason: str) -> None:
-    found = decide(seen, 60.0, 5.0)
+def test_a_moment(moment: Seen, verdict: str, reason: str) -> None:
+    found = decide(moment, 60.0, 5.0)
     assert found.verdict == verdict
     assert reason in found.reasons
 
@@ -60,14 +61,14 @@ names = st.lists(st.just("a"), max_size=2)
         st.none() | st.floats(0, 1000), st.floats(0, 20), st.none() | st.floats(0, 20),
     )
 )  # fmt: skip
-def test_it_goes_only_where_all_is_known_and_quiet(seen: Seen) -> None:
-    found = decide(seen, 60.0, 1.0)
+def test_it_goes_only_where_all_is_known_and_quiet(moment: Seen) -> None:
+    found = decide(moment, 60.0, 1.0)
     assert found.reasons
     if found.verdict == "go":
-        assert seen.streams
-        assert not any((seen.out, seen.unknown, seen.unheard))
-        assert seen.last_end is None or seen.now - seen.last_end >= 60
-        assert seen.budget is None or seen.budget - seen.spent >= 1
+        assert moment.streams
+        assert not any((moment.out, moment.unknown, moment.unheard))
+        assert moment.last_end is None or moment.now - moment.last_end >= 60
+        assert moment.budget is None or moment.budget - moment.spent >= 1
 
 
 async def asked(on: Stage, query: str = "") -> tuple[int, dict[str, Any]]:
@@ -89,6 +90,11 @@ def test_a_bastion_answers_what_its_page_knows() -> None:
             on.up(on.streams[0])
             assert (await asked(on, "?quiet=0"))[1]["verdict"] == "go"
             assert (await asked(on, "?quiet=30"))[1]["verdict"] == "wait"
+            before = seen(await on.broadcast.fresh(), time.time(), 0.0).last_end or 0.0
+            on.down(on.streams[1], kind="frozen")
+            assert (await asked(on, "?quiet=0"))[1]["verdict"] == "wait"
+            on.up(on.streams[1])
+            assert (seen(await on.broadcast.fresh(), time.time(), 0.0).last_end or 0.0) > before
             on.marks.start(NewWindow(name="night", budget_seconds=600.0), time.time())
             _, found = await asked(on, "?quiet=0&budget_left=601")
             assert found["verdict"] == "stop"

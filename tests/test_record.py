@@ -348,8 +348,10 @@ def busy() -> Record:
 
 
 def ours(known: Iterable[str]) -> set[str]:
-    """Of the catalogue, what a record exports: the rest is others', and the node exporter's."""
-    return {name for name in known if not name.startswith(("ovnwatch_node_", "ovnwatch_ovs_"))} - NOT_OURS
+    """Of the catalogue, what a record exports: the rest is others', the node and the migration exporter's."""
+    return {
+        name for name in known if not name.startswith(("ovnwatch_node_", "ovnwatch_ovs_", "ovnwatch_migration_"))
+    } - NOT_OURS
 
 
 @pytest.mark.parametrize("make", [record, busy])

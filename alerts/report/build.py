@@ -227,6 +227,7 @@ def _totals(
                 "protocol": protocol,
                 "streams": sum(key[2:4] == (path, protocol) for key in streams),
                 **{f"{kind}s": kinds.count(kind) for kind in ("outage", "blip", "break")},
+                "frozen": kinds.count("frozen"),
                 "seconds": _cost(cost(outages, window)),
                 "longest_seconds": max((cost([each], window).estimate for each in outages), default=0.0),
             }

@@ -29,11 +29,11 @@ def _lines(report: Report) -> Iterator[str]:
     if report["longest"]:
         yield f"longest: {_of(report['longest'])}"
     totals = [
-        ("PATH/PROTOCOL", "STREAMS", "OUTAGES", "BLIPS", "BREAKS", "OUT", "LONGEST"),
+        ("PATH/PROTOCOL", "STREAMS", "OUTAGES", "BLIPS", "BREAKS", "FROZEN", "OUT", "LONGEST"),
         *(
             (
                 f"{each['path']}/{each['protocol']}",
-                *(str(each[name]) for name in ("streams", "outages", "blips", "breaks")),
+                *(str(each[name]) for name in ("streams", "outages", "blips", "breaks", "frozen")),
                 seconds(each["seconds"]),
                 f"{each['longest_seconds']:.1f} s",
             )

@@ -60,10 +60,10 @@ def _parts(report: Report) -> Iterator[str]:
     )  # fmt: skip
     yield from _table(
         "Paths",
-        ("path", "streams", "outages", "blips", "breaks", "out", "longest"),
+        ("path", "streams", "outages", "blips", "breaks", "frozen", "out", "longest"),
         (
             (f"{each['path']}/{each['protocol']}", each["streams"], each["outages"], each["blips"], each["breaks"],
-             _plain(each["seconds"]), f"{each['longest_seconds']:.1f} s")
+             each["frozen"], _plain(each["seconds"]), f"{each['longest_seconds']:.1f} s")
             for each in report["totals"]
         ),
     )  # fmt: skip

@@ -15,6 +15,7 @@ from exporters.bastion.state import COSTS, State
 from exporters.probing.record import Record
 from exporters.verdict.gate import QUIET, Seen, decide
 
+LOUD = (*COSTS, "frozen")  # no quiet while one of these lasts
 MOST = 86400.0  # seconds that anybody may ask for
 
 
@@ -50,7 +51,8 @@ def seen(state: State, now: float, since: float) -> Seen:
     for number, cell in state["cells"].items():
         _, source, target, path, protocol, *_ = streams[number]
         words[cell[0]].append(f"{source} -> {target} by {path}/{protocol}")
-    ends = [each["end"][1] for each in state["events"].values() if each["kind"] in COSTS and each["end"] is not None]
+    loud = (each for each in state["events"].values() if each["kind"] in LOUD and each["end"] is not None)
+    ends = [each["end"][1] for each in loud]
     summary = state["facts"]["summary"]
     return Seen(
         now=now,
