@@ -71,6 +71,16 @@ def test_what_is_answered_in_a_burst_after_a_long_outage_is_not_learnt() -> None
     assert (made._deadline, made.stats.slow) == (SPEC.prompt, False)
 
 
+def test_the_first_answer_after_each_long_outage_is_not_learnt() -> None:
+    """It waited for a retransmission; one in 500 answers is enough to stretch a deadline to seconds."""
+    made = learner()
+    for number in range(20):
+        begin = number * 60.0
+        learn(made, ((begin + point * 0.1, 0.002) for point in range(500)))
+        learn(made, [(begin + 56.0, 3.2), (begin + 56.2, 1.06)])
+    assert (made._deadline, made.stats.slow) == (SPEC.prompt, False)
+
+
 def test_a_path_that_becomes_slow_for_good_is_learnt() -> None:
     made = learner()
     learn(made, ((number * 0.1, 0.002) for number in range(1500)))

@@ -464,7 +464,7 @@ class Stream:
         silent, self._last_answer = now - self._last_answer, now
         if not late or silent > self.spec.patience:
             self._late_since = now
-        elif now - self._late_since < 2 * self.spec.patience:
+        if late and now - self._late_since < 2 * self.spec.patience:
             return
         latency = self._latency
         latency.add(round_trip)
