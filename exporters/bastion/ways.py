@@ -33,7 +33,7 @@ def logical(target: str, path: str) -> str:
 
 def bare(name: str, path: str) -> str:
     """A name without what the earlier dashboard's names end in to tell the path."""
-    return name.removesuffix(SUFFIXES[path]) or name
+    return name.removesuffix(SUFFIXES.get(path, "")) or name  # a peer may tell of paths that we do not know
 
 
 def entered(target: str, path: str, node: str, host: str = "") -> str:

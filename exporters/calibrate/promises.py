@@ -47,7 +47,7 @@ class Times(NamedTuple):
 class Broken(NamedTuple):
     """A promise that was not kept."""
 
-    promise: Literal["seen", "bounds", "edges", "width", "detection", "bias", "false"]
+    promise: Literal["seen", "bounds", "edges", "width", "detection", "bias", "false", "known"]
     protocol: str
     fault: str  # empty: outside of any
     measured: float
@@ -86,6 +86,9 @@ def broken(table: Table, times: Mapping[str, Times], stalled: float) -> list[Bro
             for word, measured, limit, text in promise(fault, known, times[protocol]):
                 reason = _excuse(word, known, stalled)
                 found.append(Broken(word, protocol, fault, measured, limit, text, reason))
+    if not any(row.known for row in table.rows):
+        nothing = "nothing could be judged"
+        found.append(Broken("known", "", "", 0, 1, f"{nothing}: interrupt for longer, or more often", nothing))
     return found + list(_false(table))
 
 

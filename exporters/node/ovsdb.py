@@ -9,6 +9,7 @@ from exporters.node.rpc import Deadline, JsonRpc
 
 Row = Mapping[str, Any]
 ATOMS = (str, int, float)
+MOST = 1 << 64  # no number of OVS is as large, and no float of a page should be infinite
 
 
 def select(
@@ -61,21 +62,20 @@ def plain(value: Any) -> Any:
     match value:
         case ["map", list(pairs)] if all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
             # Of most maps every key and value is an atom, and there are thousands of maps.
-            return {_key(key): item if isinstance(item, ATOMS) else plain(item) for key, item in pairs}
+            return {_atom(key): item if isinstance(item, ATOMS) else _atom(item) for key, item in pairs}
         case ["set", list(items)]:
-            return [plain(item) for item in items]
+            return [_atom(item) for item in items]
+    return _atom(value)
+
+
+def _atom(value: Any) -> Any:
+    """Sets and maps have nothing else in them."""
+    if isinstance(value, ATOMS):
+        return value
+    match value:
         case ["uuid", str(text)]:
             return text
     raise GarbledError("a value of the database is none that RFC 7047 knows")
-
-
-def _key(key: Any) -> Any:
-    if isinstance(key, ATOMS):
-        return key
-    found = plain(key)
-    if isinstance(found, list | dict):
-        raise GarbledError("a key of the database's map is no atom")
-    return found
 
 
 def one(value: Any) -> Any:

@@ -84,7 +84,13 @@ class Stream:
 
 def _connect(sock: socket.socket, path: Path) -> None:
     name = str(path)
-    if len(os.fsencode(name)) <= LONGEST_NAME:
+    try:
+        size = len(os.fsencode(name))
+    except ValueError as error:
+        raise GarbledError("a socket has a name that is none") from error
+    if "\0" in name:
+        raise GarbledError("a socket has a name that is none")
+    if size <= LONGEST_NAME:
         sock.connect(name)
         return
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)

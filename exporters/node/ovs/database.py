@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from exporters.node.failing import GarbledError
+from exporters.node.ovsdb import MOST, one, uuid, uuids
 from exporters.node.ovsdb import Row as DbRow
-from exporters.node.ovsdb import one, uuid, uuids
 from exporters.node.rows import Row
 
 TABLES = {
@@ -42,6 +42,6 @@ def rows(tables: Tables) -> Iterator[Row]:
 
 def integer(value: Any) -> int:
     """A whole number of the database. Raises GarbledError for everything else."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < MOST:
         raise GarbledError("the database has no number where one should be")
     return value

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from exporters.node.failing import GarbledError
+from exporters.node.ovsdb import MOST, one, uuid, uuids
 from exporters.node.ovsdb import Row as DbRow
-from exporters.node.ovsdb import one, uuid, uuids
 from exporters.node.rows import Row, named
 
 TABLES = {
@@ -99,7 +99,7 @@ def _interface(row: DbRow, bridge: str, port: str) -> Interface:
 
 
 def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST else None
 
 
 def _state(value: Any) -> bool | None:
@@ -162,7 +162,7 @@ def _bfd(status: Mapping[str, str]) -> dict[str, float | None]:
     return {
         "ovnwatch_ovs_bfd_up": status["state"] == "up" if "state" in status else None,
         "ovnwatch_ovs_bfd_forwarding": status["forwarding"] == "true" if "forwarding" in status else None,
-        "ovnwatch_ovs_bfd_flaps_total": int(flaps) if flaps.isascii() and flaps.isdigit() else None,
+        "ovnwatch_ovs_bfd_flaps_total": int(flaps) if flaps.isascii() and flaps.isdigit() and len(flaps) < 20 else None,
     }
 
 
