@@ -22,6 +22,7 @@ from exporters.probing.protocols import CAUSES, PROTOCOLS
 from exporters.probing.record import GAPS, PER_STREAM, SKIPPED, UNKNOWN, Histogram, Record, Stats
 from exporters.settings import Stream
 
+OTHERS = ("ovnwatch_node_", "ovnwatch_ovs_", "ovnwatch_ovn_", "ovnwatch_migration_")
 NOT_OURS = {  # those of the process, of reloads, of the peer's choice, and of the bastion's pull
     "ovnwatch_peers_not_observed",
     "ovnwatch_build_info",
@@ -349,9 +350,7 @@ def busy() -> Record:
 
 def ours(known: Iterable[str]) -> set[str]:
     """Of the catalogue, what a record exports: the rest is others', the node and the migration exporter's."""
-    return {
-        name for name in known if not name.startswith(("ovnwatch_node_", "ovnwatch_ovs_", "ovnwatch_migration_"))
-    } - NOT_OURS
+    return {name for name in known if not name.startswith(OTHERS)} - NOT_OURS
 
 
 @pytest.mark.parametrize("make", [record, busy])
