@@ -1,6 +1,5 @@
 """Phases of recorded API histories, moment by moment: what an observer should say is written beside them."""
 
-import os
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +11,7 @@ import yaml
 from exporters.migration.kinds import KINDS, Node, State, cni_swap, egress, moves, node, rollout
 from exporters.migration.names import NONE
 
-SAMPLES = Path(os.environ.get("OVNWATCH_SAMPLES", Path(__file__).parents[2] / "shared/data/samples"))
+SAMPLES = Path(__file__).parent / "data" / "histories"
 Objects = list[dict[str, Any]]
 
 
