@@ -308,22 +308,30 @@ def settle(
     if problems:
         raise BadInput([*dict.fromkeys(problems), *said.doubts])
     return kind(
-        source=said.source,
-        node=given["node"].value or "",
-        zone=given["zone"].value or "",
+        **basics(said),
         streams=kept,
         listen={each: given[f"listen_{each}"].value for each in PROTOCOLS if given[f"listen_{each}"].value},
-        web_listen=given["web_listen"].value,
-        telemetry_path=given["telemetry_path"].value,
         token=bearer,
         max_history=given["max_history"].value,
         journal=journal_folder(given["journal_path"], said.document.name, said.folder),
-        log_level=given["log_level"].value,
-        log_format=given["log_format"].value,
         descriptors=descriptors or SOFT_LIMIT,
-        doubts=tuple(said.doubts),
         **more,
     )
+
+
+def basics(said: Said) -> dict[str, Any]:
+    """The fields of Basics, of a configuration without problems."""
+    given = said.given
+    return {
+        "source": said.source,
+        "node": given["node"].value or "",
+        "zone": given["zone"].value or "",
+        "web_listen": given["web_listen"].value,
+        "telemetry_path": given["telemetry_path"].value,
+        "log_level": given["log_level"].value,
+        "log_format": given["log_format"].value,
+        "doubts": tuple(said.doubts),
+    }
 
 
 # What a reload cannot change, and where it is given.

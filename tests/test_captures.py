@@ -197,6 +197,8 @@ def test_sums_begin_at_0_and_never_fall() -> None:
     assert sums.totals["workload", "rx_bytes"] == 30
     sums = interfaces.step(sums, [b, interface("c", rx_bytes=7)])  # c is new: all it carried is since then
     assert sums.totals["workload", "rx_bytes"] == 37
+    sums = interfaces.step(sums, [interface("b")])  # its counts are missing for a while
+    sums = interfaces.step(sums, [b])
     sums = interfaces.step(sums, [interface("b", rx_bytes=5)])  # b began anew
     assert sums.totals["workload", "rx_bytes"] == 42
 

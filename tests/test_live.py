@@ -207,6 +207,52 @@ def test_a_tab_that_does_not_read_is_cut_off_and_delays_nobody(monkeypatch: pyte
     run(scenario())
 
 
+def test_while_a_look_hangs_nobody_is_told_that_all_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broadcast, "EVERY", 0.01)
+    monkeypatch.setattr(broadcast, "BEAT", 0.02)
+
+    async def scenario() -> None:
+        async with stage(outside(1)) as on, watching(on.port) as tab:
+            await until(lambda: tab.beats)
+            step, mended, hanging = on.broadcast._step, asyncio.Event(), asyncio.Event()
+
+            async def hung() -> dict[str, Any] | None:
+                hanging.set()
+                await mended.wait()
+                return await step()
+
+            on.broadcast._step = hung
+            await hanging.wait()
+            monkeypatch.setattr(broadcast, "HANGING", 0.0)
+            await asyncio.sleep(0.2)  # for those under way
+            before = len(tab.beats)
+            await asyncio.sleep(0.2)
+            assert len(tab.beats) == before
+            monkeypatch.setattr(broadcast, "HANGING", 4.0)
+            mended.set()
+            await until(lambda: len(tab.beats) > before)
+
+    run(scenario())
+
+
+def test_tabs_that_are_still_to_be_told_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broadcast, "MOST_TABS", 2)
+
+    async def scenario() -> None:
+        async with stage(outside(1)) as on, aiohttp.ClientSession(f"http://127.0.0.1:{on.port}") as session:
+            async with on.broadcast._turn:
+                waiting = [asyncio.create_task(session.get("/api/stream")) for _ in range(2)]
+                await until(lambda: on.broadcast._coming == 2)
+                async with session.get("/api/stream") as answer:
+                    assert answer.status == 503
+            for each in await asyncio.gather(*waiting):
+                assert each.status == 200
+                each.close()
+            assert on.broadcast._coming == 0
+
+    run(scenario())
+
+
 def test_tabs_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(broadcast, "MOST_TABS", 1)
 
@@ -468,11 +514,11 @@ def test_a_path_that_was_never_reached_is_no_missing_coverage(monkeypatch: pytes
 
 def test_simple_is_one_table_with_a_row_a_line() -> None:
     async def scenario() -> None:
-        async with stage(outside(2)) as on, aiohttp.ClientSession() as session:
+        async with stage(outside(2)) as on, aiohttp.ClientSession(f"http://127.0.0.1:{on.port}") as session:
             on.down(on.streams[0])
             on.peer("a", told_by("a", ["b", "<script>alert(1)</script>"], state="down", cause="<i>"))
             on.peer("c", heard=False, error="<img src=x>")
-            async with session.get(f"http://127.0.0.1:{on.port}/simple") as answer:
+            async with session.get("/simple") as answer:
                 text = await answer.text()
                 assert answer.headers["Refresh"] == "5"
                 assert "unsafe" not in answer.headers["Content-Security-Policy"]

@@ -441,6 +441,15 @@ def test_what_came_before_a_failure_is_shown(ovs: DummyOvs, scrape: Scrape) -> N
     assert looked.failures.keys() == {"ovs-openflow"}
 
 
+def test_a_scraper_in_too_much_of_a_hurry_makes_no_collector_fail(ovs: DummyOvs) -> None:
+    """Others get the same page."""
+    with scraping(ovs.rundir, "ovs-memory", "links", seconds=30) as scrape:
+        for allowed in ((0.001, 30.0), (30.0, 0.001), (0.001, None)):
+            for each in allowed:
+                scrape.allow(each)
+            assert Looked(scrape).failures == {}
+
+
 def test_a_scraper_in_a_hurry_gets_its_page_in_time(ovs: DummyOvs) -> None:
     with scraping(ovs.rundir, "ovs-memory", "links", seconds=30) as scrape:
         ovs.daemons["ovs-vswitchd"].send_signal(signal.SIGSTOP)

@@ -1,6 +1,7 @@
 """Daemons that answer late, in pieces, too much, or nonsense: each ends in one of the failures we can name."""
 
 import json
+import os
 import socket
 import struct
 import time
@@ -213,3 +214,16 @@ def test_rules_are_counted_past_what_else_a_switch_says(tmp_path: Path) -> None:
 def test_a_switch_that_does_not_tell_its_rules(tmp_path: Path, said: bytes, failure: type[Exception]) -> None:
     with daemon(tmp_path / "s", answering(said)), pytest.raises(failure):
         openflow.aggregate(tmp_path / "s", Deadline(PATIENT))
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe", "folder"])
+def test_a_pid_file_that_is_no_file_holds_no_process_id(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "d.pid"
+    if kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    with pytest.raises(NotCollectedError, match="holds no process id"):
+        pid_of(tmp_path, "d")

@@ -4,7 +4,8 @@
 2. A change has a number, and the last ones are kept: who names the last one it had is told only what came after it.
    Who names none, or one of another run, is told everything.
 3. A tab that does not take what it is sent is cut off; it comes back by itself and names what it had.
-4. Every second all are told the time, so that silence is not taken for health.
+4. Every second all are told the time, so that silence is not taken for health; but not while a look hangs, on a disk
+   say: what they have is no more what is, and they shall take it for stale.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from exporters.process import Tasks
 
 EVERY = 0.2  # seconds between two looks for changes; more where a look takes longer than a twentieth of it
 BEAT = 1.0
+HANGING = 4.0  # seconds without a look that ended: one that waits for the journal takes two, and a pause
 MOST_TABS = 100
 MOST_WAITING = 64  # texts for a tab that is slow
 MOST_KEPT = 512  # changes
@@ -56,6 +58,8 @@ class Broadcast:
         self._number = 0
         self._kept: deque[tuple[int, bytes]] = deque()
         self._bytes = 0
+        self._coming = 0  # tabs that wait to be told the first time
+        self._looked = monotonic()
         self._snapshot = (-1, b"")
 
     def start(self) -> None:
@@ -71,15 +75,19 @@ class Broadcast:
 
     async def watch(self, last: str, cut: Callable[[], None]) -> AsyncGenerator[bytes, None]:
         """What to send to a tab that had `last` ("": nothing), without end. Raises FullError."""
-        if len(self._tabs) >= MOST_TABS:
+        if len(self._tabs) + self._coming >= MOST_TABS:
             raise FullError
         tab = Tab(cut)
         try:
-            async with self._turn:  # no change comes between what is told now and what will be
-                await self._change()
-                first = await self._since(last)
-                self._tabs.add(tab)
-                self._watched.set()
+            self._coming += 1
+            try:
+                async with self._turn:  # no change comes between what is told now and what will be
+                    await self._change()
+                    first = await self._since(last)
+                    self._tabs.add(tab)
+                    self._watched.set()
+            finally:
+                self._coming -= 1
             yield first + _beat()
             while True:
                 yield await tab.texts.get()
@@ -105,11 +113,13 @@ class Broadcast:
     async def _beat(self) -> None:
         while True:
             await self._watched.wait()
-            self._send(_beat())
+            if monotonic() - self._looked < HANGING:
+                self._send(_beat())
             await asyncio.sleep(BEAT)
 
     async def _change(self) -> None:
         change = await self._step()
+        self._looked = monotonic()
         if change is None:
             return
         self._number += 1

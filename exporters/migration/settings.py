@@ -17,6 +17,7 @@ from exporters.settings import (
     Program,
     Web,
     bad_listeners,
+    basics,
     bearer_token,
     journal_folder,
     read,
@@ -66,14 +67,7 @@ def load_migration(argv: Sequence[str], environ: Mapping[str, str], _: int | Non
     if problems:
         raise BadInput([*dict.fromkeys(problems), *said.doubts])
     return MigrationSettings(
-        source=said.source,
-        node=given["node"].value or "",
-        zone=given["zone"].value or "",
-        web_listen=given["web_listen"].value,
-        telemetry_path=given["telemetry_path"].value,
-        log_level=given["log_level"].value,
-        log_format=given["log_format"].value,
-        doubts=tuple(said.doubts),
+        **basics(said),
         token=token,
         max_history=given["max_history"].value,
         journal=journal_folder(given["journal_path"], said.document.name, said.folder),

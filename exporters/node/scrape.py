@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from math import inf
 from typing import NamedTuple
 
 from prometheus_client.core import Metric
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 GRACE = 0.5  # seconds that a collector has to notice its deadline
 # Of the time that a scraper gives us: for collectors, and for their grace; the rest is for writing and sending.
 SHARE, GRACE_SHARE = 0.6, 0.2
+LEAST = 1.0  # seconds taken for what a scraper allows: others get the same page, and shall not have collectors fail
 
 
 class Collected(NamedTuple):
@@ -51,11 +53,11 @@ class Scrape(Registered):
         self._threads = ThreadPoolExecutor(max_workers=max(len(names), 1), thread_name_prefix="collector")
         self._late: dict[str, Future[Collected]] = {}  # from earlier collections
         self._failures: dict[str, str] = {}
-        self._allowed: float | None = None
+        self._allowed = 0.0
 
     def allow(self, seconds: float | None) -> None:
-        """Say how long the scraper that asks now waits; None: it did not say. It holds for the next collection."""
-        self._allowed = seconds
+        """Say how long a scraper that asks now waits; None: it did not say. The most holds for the next collection."""
+        self._allowed = max(self._allowed, inf if seconds is None else max(seconds, LEAST))
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: or the registry would collect once to find out."""
@@ -77,9 +79,8 @@ class Scrape(Registered):
     def run(self) -> dict[str, Collected]:
         """What came of each collector, in their order."""
         with self._one_at_a_time:
-            allowed, self._allowed = self._allowed, None
-            seconds = self.seconds if allowed is None else min(self.seconds, SHARE * allowed)
-            grace = GRACE if allowed is None else min(GRACE, GRACE_SHARE * allowed)
+            allowed, self._allowed = self._allowed or inf, 0.0
+            seconds, grace = min(self.seconds, SHARE * allowed), min(GRACE, GRACE_SHARE * allowed)
             began = time.monotonic()
             self._late = {name: task for name, task in self._late.items() if not task.done()}
             running = {

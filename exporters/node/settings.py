@@ -14,7 +14,7 @@ from exporters.node.host import Databases, Paths
 from exporters.node.ovn import remote
 from exporters.node.ovn.remote import Files
 from exporters.options import Given, Option
-from exporters.settings import FIRST, LOGGED, BasicFile, Basics, Program, Said, bad_listeners, read, telemetry
+from exporters.settings import FIRST, LOGGED, BasicFile, Basics, Program, Said, bad_listeners, basics, read, telemetry
 from exporters.strictyaml import BadInput, Problem
 from exporters.targets import STRICT
 
@@ -181,14 +181,7 @@ def load_node(argv: Sequence[str], environ: Mapping[str, str], _: int | None = N
     if problems:
         raise BadInput([*dict.fromkeys(problems), *said.doubts])
     return NodeSettings(
-        source=said.source,
-        node=given["node"].value or "",
-        zone=given["zone"].value or "",
-        web_listen=given["web_listen"].value,
-        telemetry_path=given["telemetry_path"].value,
-        log_level=given["log_level"].value,
-        log_format=given["log_format"].value,
-        doubts=tuple(said.doubts),
+        **basics(said),
         collectors=collectors,
         seconds=given["seconds"].value,
         paths=Paths(

@@ -1,6 +1,8 @@
 """What ovs-appctl does, without it: commands to a daemon's control socket, whose name the pid file tells."""
 
+import os
 import re
+import stat
 from pathlib import Path
 
 from exporters.node.failing import GarbledError, NotCollectedError, RefusedError
@@ -11,12 +13,21 @@ def pid_of(folder: Path, daemon: str) -> int:
     """The process id in a daemon's pid file. Raises NotCollectedError where there is none, or no number in it."""
     path = folder / f"{daemon}.pid"
     try:
-        text = path.read_text(encoding="ascii", errors="replace")[:64]
+        text = _begin(path).decode("ascii", "replace")
     except FileNotFoundError as error:
         raise NotCollectedError(f"{daemon} does not run: there is no {path}") from error
     if not re.fullmatch(r"[1-9][0-9]{0,9}\s*", text, re.ASCII):
         raise NotCollectedError(f"{path} holds no process id")
     return int(text)
+
+
+def _begin(path: Path) -> bytes:
+    """The first bytes of a file; of a device or a pipe, which may have no end or never begin, none."""
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        return os.read(file, 64) if stat.S_ISREG(os.fstat(file).st_mode) else b""
+    finally:
+        os.close(file)
 
 
 class Unixctl(JsonRpc):

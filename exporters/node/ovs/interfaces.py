@@ -128,14 +128,19 @@ class Sums(NamedTuple):
 
 
 def step(before: Sums | None, interfaces: Sequence[Interface]) -> Sums:
-    """Rule 2. A count that fell began anew; an interface that is new since the last look carried all since then."""
+    """Rule 2. A count that fell began anew; an interface that is new since the last look carried all since then.
+
+    A count that is missing for a while goes on from where it was.
+    """
     totals = Counter(dict(before.totals) if before else {})
+    seen: dict[str, Mapping[str, int]] = {}
     for each in interfaces:
-        old = before.seen.get(each.uuid, {}) if before else each.counts
+        old = before.seen.get(each.uuid) if before else {}
         for key, count in each.counts.items():
-            was = old.get(key, 0)
+            was = 0 if old is None else old.get(key, count)
             totals[each.kind, key] += count - was if count >= was else count
-    return Sums({each.uuid: each.counts for each in interfaces}, totals)
+        seen[each.uuid] = {**(old or {}), **each.counts}
+    return Sums(seen, totals)
 
 
 def rows(interfaces: Sequence[Interface]) -> Iterator[Row]:
