@@ -188,7 +188,7 @@ def test_fifty_changes_are_on_the_page_in_order_and_soon(browser: Browser, play:
         for number in range(50):
             decided = time.time()
             play(lambda stage: stage.turn(0))
-            page.wait_for_function("count => window.seen.length > count", arg=number, timeout=LONG, polling=20)
+            wait_for(partial(page.evaluate, f"window.seen.length > {number}"), every=0.02)
             took.append(page.evaluate("window.seen.at(-1)[1]") / 1000 - decided)
         seen = [sign for sign, _ in page.evaluate("window.seen")]
         assert seen == ["✕", "•"] * 25
@@ -277,7 +277,8 @@ def test_a_stopped_bastion_is_stale_within_three_seconds_and_goes_on(browser: Br
         print(f"stale {took:.2f} s after it was stopped")
         expect(page.locator("#verdict")).to_have_text(re.compile("Stale: nothing heard since"))
         expect(page.locator("#live")).to_have_text(re.compile("Stale since"))
-        page.wait_for_function("getComputedStyle(document.getElementById('stale')).opacity === '1'", timeout=LONG)
+        # Not by wait_for_function, which would poll by eval, and that the page forbids.
+        wait_for(lambda: page.evaluate("getComputedStyle(document.getElementById('stale')).opacity === '1'"))
         bastions.bastion.process.send_signal(signal.SIGCONT)
         expect(page.locator("#live")).to_have_text("Live")
         assert level(page) != "stale"
