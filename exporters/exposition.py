@@ -9,11 +9,9 @@
 import asyncio
 import re
 import sys
-import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from typing import NamedTuple, cast
 
 from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
@@ -22,11 +20,12 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
+from exporters.gentle import PAUSE, lots
+
 # Prometheus servers ask for one or two forms; more different ones at a time than this is not scraping.
 MAX_RENDERINGS = 8
 VERSION = re.compile(r";\s*version=([^;]*)")
 LOT = 300  # lines: a fifth of a millisecond
-PAUSE = 0.001  # seconds
 END = b"# EOF\n"  # of a page of OpenMetrics
 GZIP = 31  # to zlib: gzip's header, and the largest window
 ESCAPED = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
@@ -123,12 +122,10 @@ def _pieces(registry: Collector, encode: Encode, pause: float) -> Iterator[bytes
 
 
 def _lines(table: Table, pause: float) -> Iterator[bytes]:
-    """Its lines, some at a time; a pause after each lot lets the event loop's thread go on undisturbed."""
-    name, rows = table.sample_name, iter(table.rows())
-    while lot := list(islice(rows, LOT)):
+    """Its lines, some at a time."""
+    name = table.sample_name
+    for lot in lots(table.rows(), LOT, pause):
         yield "".join([f"{name}{labels.text} {value!r}\n" for labels, value in lot]).encode()
-        if pause and len(lot) == LOT:
-            time.sleep(pause)
 
 
 def _page(metric: Metric, encode: Encode) -> bytes:

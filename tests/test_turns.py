@@ -114,6 +114,31 @@ def test_who_is_refused_an_optional_connection_is_asked_again_in_turn() -> None:
     assert asked == list(range(4 * EXTRA))
 
 
+def test_who_asks_later_does_not_overtake_those_who_wait() -> None:
+    asked: list[str] = []
+
+    class Asking:
+        def __init__(self, engine: Engine, name: str) -> None:
+            self.engine = engine
+            self.name = name
+
+        def again(self, _now: float) -> None:
+            if self.engine.admit_optional(self):  # type: ignore[arg-type]
+                asked.append(self.name)
+
+    async def scenario(engine: Engine) -> None:
+        engine._extra = 0
+        first, later = Asking(engine, "first"), Asking(engine, "later")
+        first.again(0.0)
+        engine._extra = EXTRA  # as at the begin of a tick, in which a retry that is due asks before the queue is served
+        later.again(0.0)
+        assert not asked
+        await until(lambda: len(asked) == 2)
+
+    with_engine(scenario)
+    assert asked == ["first", "later"]
+
+
 def test_a_ticker_comes_at_whole_multiples_until_it_is_closed() -> None:
     at: list[float] = []
 

@@ -11,6 +11,7 @@ from exporters import catalog, times
 from exporters.bastion.look import Placed, look, same
 from exporters.bastion.pull import Pull
 from exporters.bastion.ways import entered
+from exporters.gentle import lots
 from exporters.identity import Identity
 from exporters.probing.record import Record, Stats
 from exporters.verdict.compare import Seen
@@ -19,6 +20,7 @@ State = Literal["up", "down", "frozen", "unknown"]
 
 EVERY = 1.0  # seconds; more where comparing takes longer than a tenth of it
 LATELY = 60.0  # seconds for which a broken connection counts
+LOT = 50  # streams: a fifth of a millisecond
 
 
 class Lookout:
@@ -43,7 +45,8 @@ class Lookout:
 
     def _compare(self, told: list[Placed], breaks: Mapping[str, int], names: Mapping[str, str]) -> None:
         now = monotonic()
-        own = [seen(stats, self._record.identity, now) for stats in list(self._record.stats.values())]
+        streams = list(self._record.stats.values())
+        own = [seen(stats, self._record.identity, now) for lot in lots(streams, LOT) for stats in lot]
         state = (own, told, breaks, names)
         if state != self._compared:
             self.findings = look([*own, *told], breaks, names, self._texts)

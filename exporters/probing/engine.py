@@ -68,6 +68,7 @@ class Engine:
         self._number = 0
         self._extra = 0  # optional connections that this tick may still open
         self._wanting: OrderedDict[Stream, None] = OrderedDict()  # who waits for one
+        self._next: Stream | None = None  # of them, whose turn it is
         self._limit = descriptors - SPARE_DESCRIPTORS
         self._waiting: dict[Link, Stream] = {}  # in the order in which they began to wait
         self._ticker: Ticker | None = None
@@ -170,7 +171,9 @@ class Engine:
             self._watch(now)  # what came while thousands were read was not
             self._serve(points, now)
         while self._wanting and not self._points and self._room():
-            self._wanting.popitem(last=False)[0].again(now)
+            self._next, _ = self._wanting.popitem(last=False)
+            self._next.again(now)
+        self._next = None
 
     def _serve(self, points: list[Call], now: float) -> None:
         """Judge, then send what the grids have due, as much as fits into one turn; the rest goes first in the next one.
@@ -218,7 +221,7 @@ class Engine:
         return self._extra > 0 and len(self.poller) < self._limit - self._floor
 
     def admit_optional(self, stream: Stream) -> bool:
-        if not self._room():
+        if not self._room() or (self._wanting and stream is not self._next):  # who came first has the first
             self._wanting[stream] = None
             return False
         self._extra -= 1

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from functools import partial
 from math import inf
 from threading import Lock
-from time import monotonic, sleep, time
+from time import monotonic, time
 from typing import Any, NamedTuple
 
 import msgspec
@@ -30,6 +30,7 @@ from prometheus_client.core import (
 from exporters import catalog
 from exporters.api import KEY, fits
 from exporters.exposition import Labels, Table
+from exporters.gentle import lots
 from exporters.identity import Identity
 from exporters.journal import SAVE_SECONDS, Journal, Row
 from exporters.probing.egress import Addresses
@@ -46,7 +47,6 @@ SKIPPED = ("late", "unresolved")
 # address yet, no descriptor left) lowers its own coverage.
 GAPS = ("stall", "throttled", "suspended", "restart")
 LOT = 25  # streams: a fifth of a millisecond
-PAUSE = 0.001  # seconds
 LISTED = 1.0  # seconds; a shorter gap is counted and not listed
 ALIVE = 1.0  # seconds after the last tick in which streams may pass for observed
 MARK_SECONDS = 10.0
@@ -832,10 +832,9 @@ class Record:
     def snapshot(self) -> bytes:
         """All counters, packed; may be asked from another thread."""
         streams = {}
-        for number, (key, stats) in enumerate(list(self.stats.items()), 1):
-            streams[key] = self._saved_stream(stats)
-            if number % LOT == 0:  # each of the loop's system calls in which we compute costs it up to 5 ms
-                sleep(PAUSE)
+        for lot in lots(list(self.stats.items()), LOT):
+            for key, stats in lot:
+                streams[key] = self._saved_stream(stats)
         saved = Saved(
             streams,
             [
