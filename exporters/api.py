@@ -10,6 +10,7 @@ from typing import Any, Protocol, get_args
 from aiohttp import hdrs, web
 
 from exporters.identity import Identity
+from exporters.journal import ReadError
 from exporters.targets import PathKind
 from exporters.times import iso
 
@@ -77,7 +78,11 @@ def add_book(
             return _history(request, lines, f"[{','.join(lines)}]", book.journal_id)
         since = number(request, "since", 0, 10**18 - 1)
         most = min(number(request, "limit", 200, 10**18 - 1, least=1), MAX_ITEMS)
-        found = await book.find(since, most, wanted, cleared=number(request, "cleared", 0, 1) == 1)
+        try:
+            found = await book.find(since, most, wanted, cleared=number(request, "cleared", 0, 1) == 1)
+        except ReadError as error:
+            told = json.dumps({"error": f"the journal: {error}"})
+            raise web.HTTPServiceUnavailable(text=told, content_type="application/json") from None
         lines = [text for _, text in found]
         head = {"journal": book.journal_id, "next": max((seq for seq, _ in found), default=since)}
         page = f'{json.dumps(head)[:-1]}, "items": [{",".join(lines)}]}}'

@@ -1,10 +1,11 @@
 """One exporter's events and counters in a file that survives a crash: SQLite, one writer, nothing on the event loop.
 
 1. An event is in the file before it is served (`served` says up to which `seq`); counters are, before a scrape is.
-2. One thread does all the work, in transactions that take whatever has gathered; SQLite syncs each (synchronous=FULL).
+2. One thread writes, in transactions that take whatever has gathered; SQLite syncs each (synchronous=FULL). Another
+   one reads, by a connection of its own that cannot write, so that no read waits for a write.
 3. A file belongs to one process. One that is corrupt or of a newer version is set aside, never deleted.
-4. A disk that takes nothing more (full, read-only) never stops measuring: events wait in memory, are served from there,
-   and enter the file when it takes them again. `errors` counts what failed, `trouble` says what is wrong now.
+4. A disk that takes nothing more (full, read-only, hanging) never stops measuring: events wait in memory, are served
+   from there, and enter the file when it takes them again. `errors` counts what failed, `trouble` says what is wrong.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -29,7 +30,7 @@ VERSION = 1  # of the tables
 APPLICATION = 0x6F766E77  # "ovnw": so that no other program's file is taken for ours
 MOST_WAITING = 10_000  # events kept for a disk that takes nothing; beyond it the oldest are lost to the file
 RETRY_SECONDS = 1.0
-WAIT_SECONDS = 2.0  # a scrape waits no longer for a disk that hangs
+WAIT_SECONDS = 2.0  # nobody waits longer for a disk that hangs; a transaction that takes longer is trouble
 SAVE_SECONDS = 5.0  # nobody asks for longer: the counters are saved all the same
 RETENTION_DAYS = 30
 MOST_EVENTS = 1_000_000  # in a file; in memory, as many as may wait
@@ -60,6 +61,10 @@ TIDY = "DELETE FROM events WHERE (at < ? OR seq < ?) AND state <> 'open'"
 
 class JournalError(StartError):
     """The journal cannot be used at all; the text says why and what to do."""
+
+
+class ReadError(Exception):
+    """The file cannot be read now; the text says why. What waits in memory would not be the whole of it."""
 
 
 class Row(NamedTuple):
@@ -108,6 +113,10 @@ class Journal:
         self._waiting: deque[Row] = deque()
         self.most = MOST_WAITING if self.path is None else MOST_EVENTS
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        # What is in memory has one connection, and its transactions do not hang.
+        self._reader = self._thread if self.path is None else ThreadPoolExecutor(1, thread_name_prefix="journal-reader")
+        self._reading = self._base if self.path is None else _read_only(self.path)
+        self._stuck: Future[Any] | None = None  # a read that nobody waits for any more
         self._turn: asyncio.Future[None] | None = None  # the transaction under way
         self._next: asyncio.Future[None] | None = None  # the one after it
         self._closed = False
@@ -178,23 +187,41 @@ class Journal:
     ) -> list[tuple[int, str, str]]:
         """(seq, id, JSON) of up to `limit` events changed after `since`, oldest change first; `wanted` is by column.
 
-        Of those up to `hidden` only what is open.
+        Of those up to `hidden` only what is open. Raises ReadError, after WAIT_SECONDS at the latest.
         """
         where = " AND ".join(["seq > ?", "(seq > ? OR state = 'open')", *(f"{column} = ?" for column in wanted)])
         query = f"SELECT seq, id, item FROM events WHERE {where} ORDER BY seq LIMIT ?"  # noqa: S608 - as above
         arguments = (since, hidden, *wanted.values(), limit)
-        loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._thread, lambda: self._base.execute(query, arguments).fetchall())
+        found = await self._read(query, arguments)
         newer = {row.id: row for row in self._waiting if self.trouble and row.seq > since and _fits(row, wanted)}
         kept = [each for each in found if each[1] not in newer]
         kept += [(row.seq, row.id, row.item) for row in newer.values()]
         return sorted(kept)[:limit]
 
+    async def _read(self, query: str, arguments: Sequence[Any]) -> list[tuple[int, str, str]]:
+        if self._stuck is not None and not self._stuck.done():
+            raise ReadError("the disk does not answer")
+        work = self._reader.submit(lambda: self._reading.execute(query, arguments).fetchall())
+        reading = asyncio.wrap_future(work)
+        reading.add_done_callback(lambda each: each.cancelled() or each.exception())  # of one that nobody waits for
+        if not (await asyncio.wait([reading], timeout=WAIT_SECONDS))[0]:
+            if not work.cancel():  # it has begun
+                self._stuck = work
+                self._reading.interrupt()
+            raise ReadError(f"not read in {WAIT_SECONDS:g} s")
+        try:
+            return reading.result()
+        except sqlite3.Error as error:
+            raise ReadError(str(error)) from None
+
     async def close(self) -> None:
         """Save once more and let go of the file."""
         await self.save()
         self._closed = True
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._base.close)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._reader, self._reading.close)
+        await loop.run_in_executor(self._thread, self._base.close)
+        self._reader.shutdown(wait=False)
         self._thread.shutdown(wait=False)
         if self._lock is not None:
             self._lock.close()
@@ -218,6 +245,17 @@ class Journal:
         save, self._save = self._save or self._tried - self._saved > SAVE_SECONDS, False
         done = asyncio.get_running_loop().run_in_executor(self._thread, self._write, save)
         done.add_done_callback(lambda future: self._written(turn, *future.result()))
+        self._watch(turn)
+
+    def _watch(self, turn: asyncio.Future[None]) -> None:
+        """Say again and again that a transaction hangs, as each try on a full disk is told."""
+
+        def look() -> None:
+            self._told(f"a transaction takes longer than {WAIT_SECONDS:g} s")
+            self._watch(turn)
+
+        timer = asyncio.get_running_loop().call_later(WAIT_SECONDS, look)
+        turn.add_done_callback(lambda _: timer.cancel())
 
     def _written(self, turn: asyncio.Future[None], rows: Sequence[Row], trouble: str) -> None:
         if not trouble:
@@ -318,6 +356,12 @@ class Journal:
 
     def _one(self, query: str) -> Any:
         return self._base.execute(query).fetchone()[0]
+
+
+def _read_only(path: Path) -> sqlite3.Connection:
+    # A name may hold what means something in a URI: ? # %
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    return sqlite3.connect(uri, uri=True, check_same_thread=False, timeout=WAIT_SECONDS)
 
 
 class UnusableError(Exception):
@@ -425,8 +469,7 @@ def _beside(path: Path) -> Iterator[sqlite3.Connection]:
     if path.is_dir():
         raise JournalError(f"{path} is a folder, not a journal")
     try:
-        # A name may hold what means something in a URI: ? # %
-        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as base:
+        with contextlib.closing(_read_only(path)) as base:
             if base.execute("PRAGMA application_id").fetchone()[0] != APPLICATION:
                 raise JournalError(f"{path} is no journal")
             version = base.execute("PRAGMA user_version").fetchone()[0]

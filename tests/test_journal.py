@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from exporters.journal import (
     VERSION,
     Journal,
     JournalError,
+    ReadError,
     Row,
     about,
     file_name,
@@ -378,6 +380,86 @@ def test_a_folder_that_cannot_be_made_leaves_memory(tmp_path: Path, caplog: pyte
 
     using(tmp_path / "file" / "j.db", work)
     assert "events are kept in memory until the next start" in caplog.text
+
+
+@contextmanager
+def hanging(path: Path) -> Iterator[None]:
+    """No transaction gets through, nor fails: SQLite waits for a lock that another connection has."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+
+
+def test_while_a_transaction_hangs_reads_answer_and_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(journals, "WAIT_SECONDS", 0.3)
+
+    async def work(journal: Journal) -> None:
+        journal.put(row(1))
+        await journal.save()
+        journal._base.execute("PRAGMA busy_timeout = 600000")
+        with hanging(tmp_path / "j.db"):
+            journal.put(row(2))
+            began = time.monotonic()
+            assert [seq for seq, _, _ in await journal.find(0, 10, {})] == [1]  # not in the file: not told
+            print(f"read beside a transaction that hangs in {time.monotonic() - began:.3f} s")
+            await until(lambda: journal.errors >= 2)  # it is told as long as it lasts
+            assert journal.trouble == "a transaction takes longer than 0.3 s"
+            journal.put(row(3))
+            assert journal.served == 3
+            assert [seq for seq, _, _ in await journal.find(0, 10, {})] == [1, 2, 3]
+            await journal.save()  # a scrape does not wait for it
+        await until(lambda: not journal.trouble and journal.served == 3)
+
+    using(tmp_path / "j.db", work)
+    assert [each.seq for each in reopened(tmp_path / "j.db")] == [1, 2, 3]
+    assert caplog.text.count("takes longer than") == 1
+    assert "takes events again" in caplog.text
+
+
+ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*), '', '' FROM n"
+
+
+def test_a_read_that_takes_too_long_is_ended_and_the_next_one_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journals, "WAIT_SECONDS", 0.3)
+
+    async def work(journal: Journal) -> None:
+        journal.put(row(1))
+        await journal.save()
+        with pytest.raises(ReadError, match=r"not read in 0\.3 s"):
+            await journal._read(ENDLESS, ())
+        assert journal._stuck is not None
+        await until(journal._stuck.done)
+        assert [seq for seq, _, _ in await journal.find(0, 10, {})] == [1]
+        with pytest.raises(ReadError, match="no such table"):
+            await journal._read("SELECT * FROM nowhere", ())
+
+    using(tmp_path / "j.db", work)
+
+
+def test_while_reads_hang_nobody_waits_for_them_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journals, "WAIT_SECONDS", 0.3)
+
+    async def work(journal: Journal) -> None:
+        mended = threading.Event()
+
+        def wait() -> int:
+            assert mended.wait(30)
+            return 1
+
+        journal._reading.create_function("wait", 0, wait)
+        for expected in ("not read in", "does not answer"):
+            with pytest.raises(ReadError, match=expected):
+                await journal._read("SELECT wait(), '', ''", ())
+        mended.set()
+        assert journal._stuck is not None
+        await until(journal._stuck.done)
+        assert await journal.find(0, 10, {}) == []
+
+    using(tmp_path / "j.db", work)
 
 
 @pytest.fixture

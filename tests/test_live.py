@@ -12,8 +12,10 @@ import aiohttp
 import pytest
 from box import run, until
 from stage import TOKEN, Stage, outside, stage, told_by
+from test_journal import hanging
 from test_state import applied
 
+from exporters import journal as journals
 from exporters.bastion import broadcast, state
 from exporters.bastion import view as view_module
 from exporters.history import command
@@ -280,6 +282,53 @@ def test_what_was_missed_for_too_long_is_told_whole(monkeypatch: pytest.MonkeyPa
                 await until(lambda: late.ids)
                 assert late.words[0] == "reset"
                 assert late.cells().count("down") == 4
+
+    run(scenario())
+
+
+def test_while_the_journal_hangs_the_page_answers_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journals, "WAIT_SECONDS", 0.3)
+    monkeypatch.setattr(view_module, "WAIT_SECONDS", 0.3)
+
+    async def scenario() -> None:
+        path = tmp_path / "j.db"
+        async with (
+            stage(outside(1), journal=path) as on,
+            aiohttp.ClientSession(f"http://127.0.0.1:{on.port}") as session,
+        ):
+            for stats in on.streams:
+                stats.decided = time.monotonic() + 600  # what is to come has no end in /api/data
+            await on.broadcast.fresh()
+            on.journal._base.execute("PRAGMA busy_timeout = 600000")
+            with hanging(path):
+                on.down(on.streams[0])
+                for place in ("/simple", "/api/data", "/history?since=0"):
+                    began = time.monotonic()
+                    async with session.get(place) as answer:
+                        assert answer.status == 200
+                        assert await answer.text()
+                    print(f"{place} while the journal hangs: {time.monotonic() - began:.2f} s")
+                await until(lambda: on.journal.trouble)
+                async with session.get("/api/data") as answer:
+                    assert [item["state"] for item in (await answer.json())["history"]] == ["open"]
+                found = await on.broadcast.fresh()
+                assert "a transaction takes longer" in found["facts"]["watcher"]["journal"]
+                assert [each["end"] for each in found["events"].values()] == [None]
+
+                async def unread(*_: Any) -> Any:
+                    raise journals.ReadError("the disk does not answer")
+
+                monkeypatch.setattr(on.journal, "_read", unread)
+                async with session.get("/history?since=0") as answer:
+                    assert answer.status == 503
+                    assert await answer.json() == {"error": "the journal: the disk does not answer"}
+                on.down(on.streams[1])
+                async with session.get("/simple") as answer:
+                    assert answer.status == 200
+                monkeypatch.delattr(on.journal, "_read")
+                assert len((await on.broadcast.fresh())["events"]) == 2  # it was put off, not left out
+            await until(lambda: not on.journal.trouble)
+            assert (await on.broadcast.fresh())["facts"]["watcher"]["journal"] == ""
 
     run(scenario())
 

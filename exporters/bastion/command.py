@@ -106,7 +106,13 @@ async def _run(settings: BastionSettings, argv: Sequence[str], end: End) -> None
         screen.page.add_to(app, settings.telemetry_path)
         screen.live.add_to(app)
         screen.gate.add_to(app)
-        add_book(app, identity, record, settings.max_history, lambda: {"look": lookout.findings})
+        add_book(
+            app,
+            identity,
+            record,
+            settings.max_history,
+            lambda: {"look": lookout.findings, "journal_trouble": journal.trouble},
+        )
         await serve_echoes(serving, identity, settings.listen)
         serving.append(await serve(app, *settings.web_listen, max_connections=min(max_connections(), 512)))
         for each in serving:

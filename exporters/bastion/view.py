@@ -18,6 +18,7 @@ from exporters.bastion import state
 from exporters.bastion.marks import Marks
 from exporters.bastion.pull import Peer, Pull, Source
 from exporters.bastion.watched import Watched
+from exporters.journal import ReadError
 from exporters.probing.record import Record, Stats
 from exporters.verdict.coverage import Covered, Span, Watch, cover
 
@@ -58,6 +59,7 @@ class View:
         self._reached: set[str] = set()  # streams that were ever known
         self._heard = -1  # version
         self._seq = 0
+        self._unread = ""  # why the journal could not be read
         self._opened = -inf
         self._covered = -inf
         self._marked = -1
@@ -205,11 +207,7 @@ class View:
     async def _events(self, now: float) -> None:
         events: dict[str, Any] = dict(self.state["events"])
         await self._settled()
-        while self._seq < self._record.served:
-            found = await self._record.find(self._seq, PER_TURN, {}, cleared=True)
-            items = [json.loads(text) for _, text in found]
-            events |= {item["id"]: state.event(item) for item in items if item["kind"] not in ("window", "note")}
-            self._seq = max([seq for seq, _ in found], default=self._record.served)
+        await self._read_own(events)
         for place, entry in enumerate(self._pull.heard.changed(self._heard)):
             shown = entry.shown
             key = f"{shown['journal']}/{shown['id']}"
@@ -223,6 +221,19 @@ class View:
         if len(events) > MOST_EVENTS:
             events = state.newest(events, MOST_EVENTS)
         self._put("events", events)
+
+    async def _read_own(self, events: dict[str, Any]) -> None:
+        """What the journal has that is new. While it cannot be read, this is put off, and said."""
+        self._unread = ""
+        while self._seq < self._record.served:
+            try:
+                found = await self._record.find(self._seq, PER_TURN, {}, cleared=True)
+            except ReadError as error:
+                self._unread = f"not read: {error}"
+                return
+            items = [json.loads(text) for _, text in found]
+            events |= {item["id"]: state.event(item) for item in items if item["kind"] not in ("window", "note")}
+            self._seq = max([seq for seq, _ in found], default=self._record.served)
 
     async def _look_at_open(self, events: dict[str, Any], now: float) -> None:
         """What is open may turn out to be of another kind, or have another cause."""
@@ -256,6 +267,7 @@ class View:
 
         facts["look"] = state.findings(self._look())[:MOST_FINDINGS]
         trouble = self._record.journal.trouble if self._record.journal else ""
+        trouble = trouble or self._unread
         facts["watcher"] = {"journal": trouble, "left_out": self.left_out}
         if "verdict" not in facts or other("cells", "streams", "peers"):
             facts["verdict"] = self._verdict()

@@ -66,7 +66,7 @@ async def _run(settings: PeerSettings, argv: Sequence[str], end: End) -> None:
             book=record,
             token=settings.token,
             max_history=settings.max_history,
-            more=lambda: {"not_observed": not_observed()},
+            more=lambda: {"not_observed": not_observed(), "journal_trouble": journal.trouble},
         )
         serving.append(await serve(app, *settings.web_listen, max_connections=min(max_connections(), 512)))
         _tell(serving, settings)

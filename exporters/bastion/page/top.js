@@ -103,7 +103,7 @@ function peers(store, now) {
 
 function look(findings, watcher) {
   const lines = findings.map((each) => ["look", `${each.likely ? "" : "Possibly: "}${each.text}`]);
-  if (watcher.journal) lines.push(["watcher", `The journal takes nothing: ${watcher.journal}. Measuring goes on.`]);
+  if (watcher.journal) lines.push(["watcher", `The journal has trouble: ${watcher.journal}. Measuring goes on.`]);
   if (watcher.left_out) lines.push(["watcher", `${watcher.left_out} more streams of peers are not shown.`]);
   const list = $("look");
   const key = JSON.stringify(lines);
