@@ -165,14 +165,16 @@ class Stage:
         for number in numbers or range(len(self.streams)):
             self.streams[number].decided = 0.0
 
-    def peer(self, name: str, told: Sequence[Placed] = (), heard: bool = True, error: str = "") -> Peer:
+    def peer(
+        self, name: str, told: Sequence[Placed] = (), heard: bool = True, error: str = "", journal: str = ""
+    ) -> Peer:
         """A peer that tells that, or is not heard."""
         way = Way("", name, "route", 4, "127.0.0.1", 1, "", None)
         peer = self.pull.peers.setdefault(name, Peer(name, (way,)))
         peer.error = error
         if heard:
             peer.last = time.time()
-            peer.sources[name] = Source(monotonic(), tuple(told))
+            peer.sources[name] = Source(monotonic(), tuple(told), journal)
         peer.now(heard=heard)
         return peer
 

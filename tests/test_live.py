@@ -16,7 +16,7 @@ from test_journal import hanging
 from test_state import applied
 
 from exporters import journal as journals
-from exporters.bastion import broadcast, state
+from exporters.bastion import broadcast, covered, state
 from exporters.bastion import view as view_module
 from exporters.history import command
 from exporters.journal import Journal
@@ -333,6 +333,10 @@ def test_while_the_journal_hangs_the_page_answers_and_says_so(tmp_path: Path, mo
     run(scenario())
 
 
+def client(on: Stage) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(f"http://127.0.0.1:{on.port}")
+
+
 # --- what peers tell
 
 
@@ -556,7 +560,61 @@ def test_a_path_that_was_never_reached_is_no_missing_coverage(monkeypatch: pytes
                 stats.state("unknown")
             await on.broadcast.fresh()
             await asyncio.sleep(0.1)
-            assert (await on.broadcast.fresh())["facts"]["coverage"]["paths"] == 2
+            found = (await on.broadcast.fresh())["facts"]["coverage"]
+            assert (found["paths"], found["unknowns"], found["unknown"]) == (2, 1, [["peer-1", "loadbalancer"]])
+            async with client(on) as session, session.get("/simple") as answer:
+                assert "Never reached, so unknown: peer-1 by loadbalancer<br>" in await answer.text()
+
+    run(scenario())
+
+
+def test_where_nothing_was_ever_reached_coverage_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view_module, "COVERAGE_SECONDS", 0.05)
+
+    async def scenario() -> None:
+        async with stage(outside(1, paths=1)) as on:
+            for stats in on.streams:
+                stats.state("unknown")
+            await asyncio.sleep(0.1)
+            found = (await on.broadcast.fresh())["facts"]["coverage"]
+            assert (found["share"], found["enough"], found["unknowns"]) == (None, False, 1)
+
+    run(scenario())
+
+
+def test_a_source_that_was_dead_is_named_though_others_saw_every_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view_module, "COVERAGE_SECONDS", 0.05)
+    monkeypatch.setattr(covered, "LEAST_SECONDS", 0.05)
+
+    async def scenario() -> None:
+        async with stage(outside(1, paths=1)) as on:
+
+            async def missed() -> dict[str, float]:
+                await asyncio.sleep(0.06)
+                found = (await on.broadcast.fresh())["facts"]["coverage"]
+                assert found["share"] == 1.0
+                assert found["misses"] == len(found["missed"])
+                return dict(found["missed"])
+
+            names = ["a", "b", "c", "d"]
+            for name in names:
+                on.peer(name, told_by(name, names), journal="one")
+            await on.broadcast.fresh()
+            on.view._since -= 100
+            on.view._began = dict.fromkeys(on.view._began, on.view._since)
+            for name in ("never", "never-2"):
+                on.peer(name, heard=False, error="refused")
+            assert set(await missed()) >= {"never", "never-2"}
+            on.peer("a", heard=False)
+            on.pull.peers["a"].since -= 30
+            assert (await missed())["a"] == pytest.approx(30, abs=20)
+            on.peer("a", told_by("a", names), journal="two")  # another process, which tells nothing of that time
+            assert (await missed())["a"] == pytest.approx(30, abs=20)
+            on.peer("b", heard=False)
+            on.pull.peers["b"].since -= 30
+            assert "b" in await missed()
+            on.peer("b", told_by("b", names), journal="one")  # it was there all the time: its journal tells
+            assert "b" not in await missed()
 
     run(scenario())
 

@@ -56,6 +56,7 @@ class Source:
 
     at: float
     streams: Sequence[Placed]
+    journal: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -235,7 +236,7 @@ class Pull(Collector):
             peer.offset = times.seconds(status.timestamp) - (before + time.time()) / 2
             peer.status = status.model_dump(exclude={"streams"})
             now = monotonic()
-            peer.sources[status.source] = Source(now, placed(status, peer.offset))
+            peer.sources[status.source] = Source(now, placed(status, peer.offset), status.journal)
             old = now - FORGOTTEN_SECONDS - 10 * self._interval
             peer.sources = {name: source for name, source in peer.sources.items() if source.at > old}
             if len(peer.sources) > MOST_SOURCES:

@@ -5,7 +5,7 @@ One line of HTML is one row: a path from outside, or what one peer sees of the o
 
 import html
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from exporters import times
@@ -32,12 +32,30 @@ def simple(state: State, wall: float) -> str:
     if summary["budget"]:
         spent += f", of {summary['budget']:g} s"
     look = (each["text"] if each["likely"] else f"Possibly: {each['text']}" for each in state["facts"]["look"])
-    parts = [verdict["text"], spent, *look]
+    parts = [verdict["text"], spent, *_coverage(state["facts"].get("coverage")), *look]
     title = f"{verdict['text']}: {about['source']}"
     caption = "<br>".join(html.escape(each) for each in (*parts, f"{times.iso(wall)[:19]}Z"))
     protocols = "".join(f"<th>{each}</th>" for each in PROTOCOLS)
     head = HEAD.format(title=html.escape(title), caption=caption, protocols=protocols)
     return "".join([head, *_from_outside(state), *_from_peers(state), "</tbody></table></body></html>\n"])
+
+
+def _coverage(found: Mapping[str, Any] | None) -> Iterator[str]:
+    """What was observed: each path by any source, so that the others are named, too."""
+    if not found:
+        return
+    if found["worst"]:
+        share = f"{found['share'] * 100:.2f} %"
+        yield f"Observed by any source: {share} of {' by '.join(found['worst'])}, the least of {found['paths']} paths"
+    if found["unknowns"]:
+        yield f"Never reached, so unknown: {_few([' by '.join(each) for each in found['unknown']], found['unknowns'])}"
+    if found["misses"]:
+        names = [f"{name} for {seconds} s" for name, seconds in found["missed"]]
+        yield f"Not observing: {_few(names, found['misses'])}"
+
+
+def _few(names: Sequence[str], count: int) -> str:
+    return ", ".join(names) + (f" and {count - len(names)} more" if count > len(names) else "")
 
 
 def _from_outside(state: State) -> Iterator[str]:

@@ -7,7 +7,7 @@ A state is {section: {key: value}}; a change is told as {"set": {section: {key: 
     peers     name: {"heard", "since", "url", "error", "sources"}
     events    id: see `event`
     marks     id: {"kind", "start", "end", "text", "budget"}; kind is window, note or cleared
-    facts     about, verdict, summary, coverage, watcher, look
+    facts     about, verdict, summary, coverage (see covered.py), watcher, look
 
 Nobody changes a section: who has another one puts it in the old one's place, so that what is the same is `is` the same.
 """

@@ -9,18 +9,18 @@ import asyncio
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import inf
 from time import monotonic
 from typing import Any
 
-from exporters.bastion import state
+from exporters.bastion import covered, state
 from exporters.bastion.marks import Marks
 from exporters.bastion.pull import Peer, Pull, Source
 from exporters.bastion.watched import Watched
 from exporters.journal import ReadError
 from exporters.probing.record import Record, Stats
-from exporters.verdict.coverage import Covered, Span, Watch, cover
+from exporters.verdict.coverage import Span, Watch
 
 MOST_EVENTS = 2000
 MOST_STREAMS = 20_000  # of peers' streams; peers are strangers
@@ -29,6 +29,8 @@ OPEN_SECONDS = 1.0  # between two looks at what is open
 COVERAGE_SECONDS = 5.0
 SUMMARY_SECONDS = 1.0
 MOST_FINDINGS = 20
+MOST_SOURCES = 100  # that left, and are remembered
+MOST_SPANS = 20  # in which one of them was not there
 WAIT_SECONDS = 2.0  # for the journal
 STEADY_SECONDS = 1.0  # a peer's times jitter by less, as our notion of its clock does
 
@@ -57,6 +59,9 @@ class View:
         self._began: dict[str, float] = {}  # by number: since when the stream is watched
         self._watched: dict[str, Watched] = {}  # streams of ours, by number
         self._reached: set[str] = set()  # streams that were ever known
+        self._unfresh: dict[tuple[str, str], tuple[float, str]] = {}  # since when no word counts, and the journal then
+        self._absent: dict[str, list[Span]] = defaultdict(list)  # by source, when it did not observe as far as we know
+        self._left: dict[str, float] = {}  # sources that are there no more, and since when
         self._heard = -1  # version
         self._seq = 0
         self._unread = ""  # why the journal could not be read
@@ -143,15 +148,32 @@ class View:
                     continue
                 self._told[place] = seen
                 since = wall - (now - source.at) if peer.heard else peer.since
+                self._account(place, source, fresh=seen[1], since=since, wall=wall)
                 was = self._parts.get(place, {})
                 part = self._read(source, was, peer.since, None if seen[1] else since)
                 changed = changed or part != was
                 self._parts[place] = part
                 await asyncio.sleep(0)
         for place in self._parts.keys() - there:
+            since, _ = self._unfresh.pop(place, (wall, ""))
+            if place[0] in self._pull.peers:  # else nobody asks for it any more
+                self._left[place[1]] = since
             del self._told[place], self._parts[place]
             changed = True
+        self._left = dict(list(self._left.items())[-MOST_SOURCES:])
         return changed
+
+    def _account(self, place: tuple[str, str], source: Source, *, fresh: bool, since: float, wall: float) -> None:
+        """When did a source not observe? One that comes back with its journal tells it by itself."""
+        if not fresh:
+            self._unfresh.setdefault(place, (since, source.journal))
+            return
+        name = place[1]
+        since, journal = self._unfresh.pop(place, (self._left.get(name, wall), source.journal))
+        self._left.pop(name, None)
+        if since < wall and journal != source.journal:
+            self._absent[name] = [*self._absent[name], Span(since, wall, "silent")][-MOST_SPANS:]
+            self._absent = defaultdict(list, list(self._absent.items())[-MOST_SOURCES:])
 
     def _read(
         self, source: Source, before: Mapping[str, Cell], heard_since: float, unknown_since: float | None
@@ -291,19 +313,25 @@ class View:
         return state.verdict(state.counted(sides["out"]), state.counted(sides["in"]), unheard)
 
     async def _coverage(self, begin: float, now: float, wall: float) -> dict[str, Any] | None:
-        """Of the path that was observed least; None where that cannot be said yet."""
-        watches = self._watches(begin, now, wall)
-        if not watches or wall - begin < COVERAGE_SECONDS:
+        """None where it cannot be said yet."""
+        if wall - begin < COVERAGE_SECONDS:
             return None
+        silent = ((name, Watch(begin, since)) for name, since in self._silent(wall))
+        watches = covered.gathered(self._seen(begin, now, wall), silent, begin)
         # Many paths times many sources take longer to compare than a probe may be late.
-        found = await asyncio.to_thread(cover, watches, Span(begin, wall))
-        worst = min(found, key=lambda path: found[path].share)
-        return _said(worst, found)
+        return await asyncio.to_thread(covered.coverage, watches, Span(begin, wall))
 
-    def _watches(self, begin: float, now: float, wall: float) -> dict[tuple[str, str], list[Watch]]:
-        """By target and path, who watched it since `begin`. What our own process did not, its streams know best."""
+    def _silent(self, wall: float) -> list[tuple[str, float]]:
+        """Sources of which no stream is known, and since when: those that left, and peers that are not heard."""
+        unheard = {peer.name: peer.since for peer in self._pull.known() if peer.heard is False and not peer.sources}
+        return [(name, min(since, wall)) for name, since in {**self._left, **unheard}.items()]
+
+    def _seen(self, begin: float, now: float, wall: float) -> Iterator[covered.Seen]:
+        """What each stream's source saw since `begin`. What our own process did not, its streams know best."""
         gaps: dict[str, list[Span]] = defaultdict(list)
         ours, clock = self._record.self_source, self._record.clock(now)
+        for name, spans in self._absent.items():
+            gaps[name] += spans
         for each in self.state["events"].values():
             end = (each["end"] or [wall, wall])[1]
             before_us = each["name"] != ours or end < self._started + 1
@@ -313,33 +341,15 @@ class View:
             watched = self._watched.get(self._numbers.get(f"out|{key}", ""))
             if watched is not None:
                 watched.tell(clock, wall, stats.observed_seconds)
-        watches: dict[tuple[str, str], list[Watch]] = defaultdict(list)
-        whole: set[tuple[str, str]] = set()
         for number, (side, source, target, path, *_) in self.state["streams"].items():
-            if number not in self._reached or (target, path) in whole:
-                continue  # it is not known to be there at all, or somebody missed nothing of it
             lost = self._watched[number].spans if side == "out" else self._unknown(number, wall)
-            watch = Watch(self._began[number], wall, (*gaps[ours if side == "out" else source], *lost))
-            watches[target, path].append(watch)
-            if watch.begin <= begin and not watch.gaps:
-                watches[target, path] = [watch]
-                whole.add((target, path))
-        return watches
+            known = ours if side == "out" else source
+            watch = Watch(self._began[number], wall, (*gaps[known], *lost))
+            yield covered.Seen(known, (target, path), number in self._reached, watch)
 
     def _unknown(self, number: str, wall: float) -> list[Span]:
         word, since, _ = self.state["cells"][number]
         return [Span(since, wall, "unknown")] if word == "unknown" and since < wall else []
-
-
-def _said(worst: tuple[str, str], found: Mapping[tuple[str, str], Covered]) -> dict[str, Any]:
-    least = found[worst]
-    return {
-        "share": int(least.share * 1e4) / 1e4,  # never up: all is all
-        "enough": least.enough,
-        "worst": list(worst),
-        "lacking": sum(not each.enough for each in found.values()),
-        "paths": len(found),
-    }
 
 
 def _own_stream(stats: Stats) -> list[Any]:

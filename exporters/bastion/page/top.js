@@ -74,15 +74,31 @@ function spent(summary, now) {
   $("spent").classList.toggle("bad", Boolean(summary.budget) && middle > summary.budget);
 }
 
+// Of each path by any source; so who did not observe, and which paths nobody ever reached, is said beside it.
 function coverage(found, summary) {
-  const share = found ? `${(Math.floor(found.share * 1e4) / 100).toFixed(2)} %` : "–";
-  put($("coverage"), share);
+  const known = found && found.worst;
+  put($("coverage"), known ? `${(Math.floor(found.share * 1e4) / 100).toFixed(2)} %` : found ? "unknown" : "–");
   $("coverage").classList.toggle("bad", Boolean(found) && !found.enough);
-  const least = found ? `least: ${found.worst[0]} by ${found.worst[1]}` : "too early to say";
+  const parts = [], more = [];
+  if (!found) parts.push("too early to say");
+  if (known) parts.push(found.share === 1 ? `all ${found.paths} paths, by any source` : `by any source · least: ${found.worst.join(" by ")}`);
+  if (found?.unknowns) {
+    parts.push(`${found.unknowns} never reached: ${few(found.unknown.map((place) => place.join(" by ")), found.unknowns, 1)}`);
+    more.push(`Never reached, so unknown: ${few(found.unknown.map((place) => place.join(" by ")), found.unknowns, 10)}`);
+  }
+  if (found?.misses) {
+    const names = found.missed.map(([name, seconds]) => `${name} ${age(seconds)}`);
+    parts.push(`not observing: ${few(names, found.misses, 2)}`);
+    more.push(`${found.misses} of ${found.sources} sources did not observe all the time: ${few(names, found.misses, 10)}`);
+  }
   const count = summary.counts.gap;
-  const gaps = count ? ` · ${count} gap${count > 1 ? "s" : ""}` : "";
-  put($("coverage-more"), found && found.share === 1 ? `all ${found.paths} paths` : least + gaps);
+  if (count) parts.push(`${count} gap${count > 1 ? "s" : ""}`);
+  put($("coverage-more"), parts.join(" · "));
+  const title = more.join("\n");
+  if ($("coverage-more").title !== title) $("coverage-more").title = title;
 }
+
+const few = (names, count, most) => names.slice(0, most).join(", ") + (count > most ? ` and ${count - most} more` : "");
 
 function changed(store, now) {
   const latest = store.latest();
