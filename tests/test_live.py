@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -329,6 +330,23 @@ def test_while_the_journal_hangs_the_page_answers_and_says_so(tmp_path: Path, mo
                 assert len((await on.broadcast.fresh())["events"]) == 2  # it was put off, not left out
             await until(lambda: not on.journal.trouble)
             assert (await on.broadcast.fresh())["facts"]["watcher"]["journal"] == ""
+
+    run(scenario())
+
+
+def test_a_reload_that_changes_the_interval_changes_the_page() -> None:
+    async def scenario() -> None:
+        async with stage(outside(1)) as on, watching(on.port) as tab:
+            await until(lambda: len(tab.state["streams"]) == 9)
+            before = on.streams[0]
+            on.record.remove(before.spec.key)
+            on.record.add(replace(before.spec, interval=7.0))
+            (number,) = [
+                key for key, each in tab.state["streams"].items() if each[2:5] == before.spec.key.split("|")[1:4]
+            ]
+            await until(lambda: tab.state["streams"][number][-1] == 7.0)
+            assert on.view._watched[number].slack > 7.0
+            assert len(tab.state["streams"]) == 9
 
     run(scenario())
 

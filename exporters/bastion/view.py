@@ -108,6 +108,9 @@ class View:
             if number not in self._named:
                 self._named[number] = _own_stream(stats)
                 self._watch(number, stats, now, wall)
+            elif self._named[number][-1] != stats.spec.interval:  # a reload has changed it
+                self._named[number] = _own_stream(stats)
+                self._watched[number].slack = _slack(stats)
             streams[number] = self._named[number]
             cells[number] = _own_cell(stats, before.get(number), now, wall)
             if stats.seen():
@@ -132,7 +135,7 @@ class View:
         clock = self._record.clock(now)
         begin, observed = stats.began or (clock, 0.0)
         self._began[number] = self._since if observed else wall - (clock - begin)
-        self._watched[number] = Watched(begin, observed, stats.spec.interval + stats.spec.prompt + STEADY_SECONDS / 2)
+        self._watched[number] = Watched(begin, observed, _slack(stats))
 
     async def _ask_peers(self, now: float, wall: float) -> bool:
         """Read what each source told since; whether any of it is new."""
@@ -350,6 +353,11 @@ class View:
     def _unknown(self, number: str, wall: float) -> list[Span]:
         word, since, _ = self.state["cells"][number]
         return [Span(since, wall, "unknown")] if word == "unknown" and since < wall else []
+
+
+def _slack(stats: Stats) -> float:
+    """Seconds that may not be counted as observed yet."""
+    return stats.spec.interval + stats.spec.prompt + STEADY_SECONDS / 2
 
 
 def _own_stream(stats: Stats) -> list[Any]:

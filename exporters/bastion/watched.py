@@ -16,7 +16,7 @@ class Watched:
         self.spans: list[Span] = []
         self._begin = begin
         self._observed = self._last = observed
-        self._slack = slack
+        self.slack = slack
         self._lost = 0.0
 
     def tell(self, now: float, wall: float, observed: float) -> None:
@@ -24,7 +24,7 @@ class Watched:
         if observed < self._last:  # another one of that name, as after a reload
             self._begin, self._observed, self._lost = now, observed, 0.0
         self._last = observed
-        lost = now - self._begin - (observed - self._observed) - self._slack
+        lost = now - self._begin - (observed - self._observed) - self.slack
         if lost <= self._lost:
             return
         more, self._lost = lost - self._lost, lost
