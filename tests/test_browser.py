@@ -340,6 +340,7 @@ def test_a_window_a_note_and_a_clearing_with_the_token_asked_once(browser: Brows
         expect(page.get_by_role("button", name="Start window")).to_be_visible()
         fill(page, "Clear", "Clear")
         expect(page.locator("#what-count")).to_have_text("0 of 1 events")
+        expect(page.locator("#history .empty")).to_have_text(re.compile(r"Cleared at .* what is counted begins there"))
         page.get_by_label("cleared, too").check()
         expect(page.locator("#what-count")).to_have_text("1 of 1 events")
         kinds = [each["text"] for each in play(lambda stage: list(stage.marks.items.values())) if "text" in each]
@@ -403,6 +404,17 @@ def test_the_history_is_filtered_counts_and_tells_all_of_an_event(browser: Brows
         )
         page.keyboard.press("Escape")
         expect(detail).to_be_hidden()
+
+
+def test_a_gap_stands_where_its_length_begins(browser: Browser, play: Theatre) -> None:
+    """Its row had the middle of when it may have begun, with the length from the earliest."""
+    end = time.time() - 10
+    play(lambda stage: stage.record.gap("restart", end - 30, end, slack=20.0))
+    with opened(browser, play.url) as page:
+        row = page.locator(".hbody [role=row]")
+        expect(row.locator(".h2")).to_have_text("30.0 s (10.00–30.00)")
+        begins = time.strftime("%H:%M:%S", time.localtime(end - 30))
+        expect(row.locator(".h1")).to_contain_text(begins)
 
 
 def test_what_is_shown_is_exported(browser: Browser, play: Theatre) -> None:

@@ -63,6 +63,22 @@ def entry(seq: int, **changes: Any) -> Item:
     return {**plain, **changes}
 
 
+def test_a_window_that_is_open_lasts_until_now(tmp_path: Path, capsys: Capture) -> None:
+    nothing = {"lower": 0.0, "estimate": 0.0, "upper": 0.0}
+    window = entry(1, **OPEN, **{**GAP, "kind": "window", "cause": "named"}, text="night", duration=nothing)
+    outage = entry(2, **OPEN)  # counted by who saw it
+    path = journal(tmp_path / "j.db", row(window), row(outage))
+    code, out, _ = history("show", path, said=capsys)
+    assert code == 0
+    of_outage, of_window = sorted(out.splitlines()[1:], key=lambda line: "night" in line)
+    assert "2.000 s (1.800..2.200)" in of_outage
+    assert float(of_window.split()[1]) > 86400
+    _, out, _ = history("export", path, "--output=csv", said=capsys)
+    lengths = {each["kind"]: float(each["estimate_seconds"]) for each in csv.DictReader(out.splitlines())}
+    assert lengths["outage"] == 2.0
+    assert lengths["window"] > 86400
+
+
 OPEN = {"state": "open", "end_time": None, "end": {"earliest": None, "latest": None}}
 GAP = {"kind": "gap", "stream": "", "name": "a", "protocol": "", "cause": "restart", "id": "0123abcd-1-0-9"}
 
@@ -396,6 +412,11 @@ GARBAGE: dict[str, tuple[Callable[[str], Iterator[bytes]], str]] = {
     "nothing": (lambda _: iter([]), "Server disconnected"),
     "no HTTP": (lambda _: iter([b"220 smtp.example ESMTP\r\n"]), ""),
     "an error": (lambda _: iter([http(b"no", "404 Not Found")]), "/history answered with status 404"),
+    "a refusal": (
+        lambda _: iter([http(b'{"error": "kind: want one of\\n outage"}', "400 Bad Request")]),
+        "/history answered with status 400: kind: want one of\\u000a outage",
+    ),
+    "a refusal that is none": (lambda _: iter([http(b"[" * 5000, "400 Bad Request")]), "status 400\n"),
     "elsewhere": (
         lambda _: iter([http(b"", "302 Found", "Location: http://127.0.0.1:1/\r\n")]),
         "/history answered with status 302",

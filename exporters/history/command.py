@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 import tempfile
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -59,14 +60,14 @@ def _source(args: argparse.Namespace) -> AbstractContextManager[Remote | File]:
 
 def _show(args: argparse.Namespace, source: Remote | File) -> int:
     newest = deque(_chosen(args, source), args.limit)
-    sys.stdout.writelines(FORMS[args.output](newest))
+    sys.stdout.writelines(FORMS[args.output](newest, time.time()))
     sys.stdout.flush()
     return 0
 
 
 def _export(args: argparse.Namespace, source: Remote | File) -> int:
     with _written(args.file) as out:
-        out.writelines(FORMS[args.output](_chosen(args, source)))
+        out.writelines(FORMS[args.output](_chosen(args, source), time.time()))
     return 0
 
 

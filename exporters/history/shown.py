@@ -10,10 +10,14 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from exporters.history.items import Item, Read, place
+import msgspec
+
+from exporters import times
+from exporters.history.items import Duration, Item, Read, place
 
 LONGEST = 48  # characters of a cell in the table
 COLUMNS = ("START", "LENGTH", "KIND", "STATE", "SOURCE", "TARGET", "PATH/PROTOCOL", "CAUSE")
+MADE = ("window", "phase")  # no measurement: while they are open nobody counts
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # what makes a spreadsheet compute a cell
 
 
@@ -22,9 +26,17 @@ def plain(text: str) -> str:
     return "".join(each if each.isprintable() else f"\\u{ord(each):04x}" for each in text)
 
 
-def table(entries: Iterable[Read]) -> Iterator[str]:
+def table(entries: Iterable[Read], now: float) -> Iterator[str]:
     """A heading and a line for each entry, in columns; the widths need all of them."""
-    yield from columns([COLUMNS, *(_cells(each.item) for each in entries)])
+    yield from columns([COLUMNS, *(_cells(each.item, now) for each in entries)])
+
+
+def lasts(item: Item, now: float) -> Duration:
+    """How long an entry lasts: what somebody opened and has not closed, until `now` (Unix time)."""
+    if item.state != "open" or item.kind not in MADE:
+        return item.duration
+    seconds = max(0.0, round(now - times.seconds(item.start_time), 6))
+    return Duration(seconds, seconds, seconds)
 
 
 def columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -34,9 +46,9 @@ def columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() + "\n"
 
 
-def _cells(item: Item) -> Sequence[str]:
+def _cells(item: Item, now: float) -> Sequence[str]:
     where = place(item)
-    length = item.duration
+    length = lasts(item, now)
     family = "" if where["family"] == "4" else f" IPv{where['family']}"
     how = f"{where['path']}/{where['protocol']}{family}"
     cells = (
@@ -83,11 +95,12 @@ CSV: dict[str, Callable[[Item], object]] = {
 }
 
 
-def as_csv(entries: Iterable[Read]) -> Iterator[str]:
+def as_csv(entries: Iterable[Read], now: float) -> Iterator[str]:
     """RFC 4180 with a heading; a cell that a spreadsheet would compute begins with an apostrophe."""
     yield _line(CSV)
     for each in entries:
-        yield _line(_safe(read(each.item)) for read in CSV.values())
+        item = msgspec.structs.replace(each.item, duration=lasts(each.item, now))
+        yield _line(_safe(read(item)) for read in CSV.values())
 
 
 def _line(cells: Iterable[object]) -> str:
@@ -102,8 +115,8 @@ def _safe(value: object) -> object:
     return f"'{plain(value)}" if value.startswith(FORMULAS) else plain(value)
 
 
-def as_json(entries: Iterable[Read]) -> Iterator[str]:
-    """One array, all that the entries say."""
+def as_json(entries: Iterable[Read], _: float) -> Iterator[str]:
+    """One array, all that the entries say, as they say it."""
     before = "["
     for each in entries:
         yield f"{before}\n{line(each.whole)}"
@@ -111,7 +124,7 @@ def as_json(entries: Iterable[Read]) -> Iterator[str]:
     yield "[]\n" if before == "[" else "\n]\n"
 
 
-def as_lines(entries: Iterable[Read]) -> Iterator[str]:
+def as_lines(entries: Iterable[Read], _: float) -> Iterator[str]:
     """JSON, an entry a line."""
     return (f"{line(each.whole)}\n" for each in entries)
 
@@ -121,8 +134,8 @@ def line(value: Any) -> str:
     return json.dumps(value).replace("\x7f", "\\u007f")
 
 
-# To add a form: a function, and a line here.
-FORMS: dict[str, Callable[[Iterable[Read]], Iterator[str]]] = {
+# To add a form: a function of entries and the time, and a line here.
+FORMS: dict[str, Callable[[Iterable[Read], float], Iterator[str]]] = {
     "table": table,
     "csv": as_csv,
     "json": as_json,

@@ -25,6 +25,7 @@ MOST_BYTES = 32 * 1024 * 1024  # of one answer; a thousand entries have two or t
 MOST_ENTRIES = 2_000_000  # no journal keeps as many
 PAGE_SECONDS = 60.0
 READ_BYTES = 64 * 1024
+MOST_REASON = 1024  # bytes
 
 
 class SourceError(Exception):
@@ -33,6 +34,10 @@ class SourceError(Exception):
 
 class TornError(SourceError):
     """What was read contradicts itself: numbers that fall, a page that does not end where it says."""
+
+
+class _Refusal(msgspec.Struct):
+    error: str
 
 
 class Entry(NamedTuple):
@@ -137,13 +142,22 @@ class Remote:
             self._session.get(f"{self.name}{path}", params=query, allow_redirects=False) as answer,
         ):
             if answer.status != 200:
-                raise SourceError(f"{self.name}: {path} answered with status {answer.status}")
+                why = _reason(await answer.content.read(MOST_REASON))
+                raise SourceError(f"{self.name}: {path} answered with status {answer.status}{why}")
             body = bytearray()
             async for data in answer.content.iter_chunked(READ_BYTES):
                 body += data
                 if len(body) > MOST_BYTES:
                     raise SourceError(f"{self.name}: an answer of more than {MOST_BYTES >> 20} MB; no exporter's is")
             return bytes(body)
+
+
+def _reason(body: bytes) -> str:
+    """What an exporter says of a request that it refuses; "" if it says nothing that we understand."""
+    try:
+        return f": {msgspec.json.decode(body, type=_Refusal).error}"
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
 
 
 class File:

@@ -1,7 +1,7 @@
 // The history: what is open first and counting, then the newest; filters; one row an event, all of it in a dialog.
 import { $, clock, el, flag, link, moment, natural, put, secs } from "./dom.js";
 import { Rows } from "./rows.js";
-import { by, fromTo, lengths } from "./store.js";
+import { began, by, fromTo, lengths } from "./store.js";
 
 const BOARD = "/d/ovnwatch-connectivity/connectivity";
 const HEADS = ["What", "Start", "Length", "From → to", "By", "Cause", "Answered before → after"];
@@ -72,11 +72,18 @@ export class History {
     this.shown.sort(([, a], [, b]) => (a.end ? 1 : 0) - (b.end ? 1 : 0) || b.start[0] - a.start[0]);
     const open = this.shown.filter(([, event]) => !event.end).length;
     put($("what-count"), `${this.shown.length} of ${all.length} events${open ? `, ${open} open` : ""}`);
-    put(this.none, all.length ? "Nothing fits the filters." : "No disconnections yet.");
+    put(this.none, this.nothing(all, since));
     flag(this.none, "hidden", this.shown.length > 0);
     flag(this.scroller, "hidden", !this.shown.length);
     this.scroller.ariaRowCount = String(this.shown.length + 1);
     this.list.set(this.shown.length, this.height);
+  }
+
+  // Why the list is empty.
+  nothing(all, since) {
+    if (!all.length) return "No disconnections yet.";
+    const left = all.some(([, event]) => !event.end || event.end[1] > since);
+    return left ? "Nothing fits the filters." : `Cleared at ${moment(since, this.live.now)}: what is counted begins there. Nothing since.`;
   }
 
   clearedAt() {
@@ -127,7 +134,7 @@ export class History {
     const [lower, middle, upper] = lengths(event, now);
     const length = event.end ? `${secs(middle)} (${lower.toFixed(2)}–${upper.toFixed(2)})` : `${secs(middle)} so far`;
     const cells = [`${event.kind}${event.unconfirmed ? "?" : ""}${event.end ? (event.state === "truncated" ? " …" : "") : " open"}`,
-      moment((event.start[0] + event.start[1]) / 2, now, 1), length, fromTo(event), by(event),
+      moment(began(event), now, 1), length, fromTo(event), by(event),
       event.cause + (event.stalled ? ", while we stalled" : ""), `${event.before || "–"} → ${event.after || "–"}`];
     cells.forEach((text, at) => {
       put(row.children[at], text);

@@ -60,6 +60,9 @@ export function lengths(event, now) {
   return [Math.max(0, now - last - 1), Math.max(0, now - (first + last) / 2), Math.max(0, now - first)];
 }
 
+// When an event began, in one number: of a gap the earliest, to which its length belongs; else the middle of its bounds.
+export const began = (event) => (event.kind === "gap" ? event.start[0] : (event.start[0] + event.start[1]) / 2);
+
 export const fromTo = (event) => {
   if (!event.stream) return event.name;
   return `${event.stream[0]} → ${event.stream[1]}`;
