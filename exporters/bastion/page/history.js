@@ -26,7 +26,7 @@ export class History {
   }
 
   get height() {
-    return narrow.matches ? 84 : 34;
+    return narrow.matches ? 124 : 34; // five lines: from and to may take two
   }
 
   get store() {
