@@ -52,8 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         meant = f"did you mean {close[0]}?" if close else usage()
         print(f"ovnwatch: {f'no command {command!r}' if command else 'which command?'}, {meant}", file=sys.stderr)
         return 2
-    code = importlib.import_module(COMMANDS[command].module).main(rest)
-    return int(code)
+    try:
+        return int(importlib.import_module(COMMANDS[command].module).main(rest))
+    except KeyboardInterrupt:  # before the command could see to it itself
+        return 1
 
 
 def usage() -> str:

@@ -14,9 +14,9 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import Never
 
 from exporters.calibrate.injection import Truth
+from exporters.ends import Parser
 from lab import judge, monitoring, patterns, screen, script
 from lab.children import ChildEndedError, Children
 from lab.closing import close
@@ -43,14 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> Never:
-        self.print_usage(sys.stderr)
-        self.exit(1, f"{self.prog}: {message}\n")  # 2 is a verdict
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="ovnwatch demo", description="Interrupt paths on purpose and compare with what is measured.")
+    parser = Parser(prog="ovnwatch demo", description="Interrupt paths on purpose and compare with what is measured.")
     parser.add_argument("--once", action="store_true", help="end after the script: 0 all was right, 2 it was not")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10_000), help="repeat the run that printed it")
     parser.add_argument("--keep", action="store_true", help="keep the folder with configurations, data and logs")

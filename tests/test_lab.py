@@ -359,6 +359,8 @@ def test_exec_is_on_the_host_and_knows_where_its_daemons_are(lab: Lab) -> None:
     assert "gr1" in ovnwatch(lab, "exec", "w1", "--", "ovn-nbctl", "lr-list").stdout
     assert ovnwatch(lab, "exec", "ch2", "--", "sh", "-c", "exit 7").returncode == 7
     assert ovnwatch(lab, "exec", "w1", "--", "echo", "a", "--", "b").stdout == "a -- b\n"
+    missing = ovnwatch(lab, "exec", "ch2", "--", "nosuchcmd")
+    assert (missing.returncode, missing.stderr) == (127, "ovnwatch lab: exec: no command 'nosuchcmd'\n")
     nothing = ovnwatch(lab, "exec", "ch2", "--")
     assert (nothing.returncode, "wants a command" in nothing.stderr) == (1, True)
     wrong = ovnwatch(lab, "exec", "ch9", "--", "true")

@@ -4,13 +4,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Never
 
 from alerts.report import limits
 from alerts.report.build import NoWindowError, Window, from_baseline, named, report
 from alerts.report.forms import FORMS
 from alerts.report.read import Told, told
 from exporters import times
+from exporters.ends import Parser
 from exporters.history.shown import plain
 from exporters.history.source import File, Remote, SourceError, base_url
 from exporters.strictyaml import BadInput
@@ -72,13 +72,8 @@ def _limits(args: argparse.Namespace, said: Sequence[Told], window: Window) -> L
     return Limits(total=window.budget)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> Never:
-        self.exit(1, f"{self.prog}: {message}\n")  # 2 is a verdict
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="ovnwatch report",
         description="What a window cost, why, and whether that is within its budget. 0: pass, 2: fail or inconclusive, "
         "1: it could not be found out.",

@@ -5,11 +5,12 @@ import re
 import sys
 import time
 from collections.abc import Sequence
-from typing import Annotated, Literal, Never
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
+from exporters.ends import Parser
 from exporters.history.shown import plain
 from exporters.history.source import Remote, SourceError, base_url
 
@@ -53,14 +54,9 @@ def main(argv: Sequence[str]) -> int:
             time.sleep(min(EVERY, max(0.0, until - time.monotonic())))
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> Never:
-        self.exit(1, f"{self.prog}: {message}\n")  # 2 is a verdict
-
-
 def _parser() -> argparse.ArgumentParser:
     says = "Wait until the next node may go. 0: go, 2: stop or timeout, 1: the bastion could not be asked."
-    parser = _Parser(prog="ovnwatch gate", description=says, allow_abbrev=False)
+    parser = Parser(prog="ovnwatch gate", description=says, allow_abbrev=False)
     parser.add_argument("--url", type=_url, required=True, help="of the bastion, as http://bastion:9091")
     parser.add_argument("--quiet", type=_length, default=60.0, metavar="TIME", help="without an outage; default 60s")
     parser.add_argument("--budget-left", type=_length, default=0.0, metavar="TIME", help="of the window; default 0")

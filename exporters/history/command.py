@@ -9,9 +9,10 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import IO, Never
+from typing import IO
 
 from exporters import options, times
+from exporters.ends import Parser
 from exporters.history.checks import Checker
 from exporters.history.items import Read, RefusedError, Wanted, read
 from exporters.history.shown import FORMS, line, plain
@@ -146,13 +147,8 @@ def _written(path: Path | None) -> Iterator[IO[str]]:
         raise
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> Never:
-        self.exit(1, f"{self.prog}: {message}\n")  # 2 is a verdict
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="ovnwatch history", description="Show, export or verify what an exporter has recorded.")
+    parser = Parser(prog="ovnwatch history", description="Show, export or verify what an exporter has recorded.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, work, says, forms in (
         ("show", _show, "the newest entries, the last change last", tuple(FORMS)),

@@ -8,7 +8,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Never
+
+from exporters.ends import Parser
 
 SECONDS = 10.0
 MOST_BYTES = 64 * 1024
@@ -48,14 +49,9 @@ def _plain(body: bytes) -> str:
     return "".join(each if each.isprintable() else "?" for each in text)[:300]
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> Never:
-        self.exit(1, f"{self.prog}: {message}\n")
-
-
 def _parser() -> argparse.ArgumentParser:
     says = "Tell a migration exporter which phase begins now; `none` ends the one there is."
-    parser = _Parser(prog="ovnwatch migration mark", description=says, allow_abbrev=False)
+    parser = Parser(prog="ovnwatch migration mark", description=says, allow_abbrev=False)
     parser.add_argument("phase", metavar="PHASE", help="its name, as reboot; none: no phase any more")
     parser.add_argument("--node", default="", help="whose turn it is; * for all nodes; the cluster's if not given")
     parser.add_argument("--rolls", action="store_true", help="it goes from node to node without their names being told")

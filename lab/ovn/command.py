@@ -3,14 +3,18 @@
 import argparse
 import importlib
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Never
 
+from exporters.ends import Parser
 from lab.ovn import run, status, topology
 from lab.ovn.run import LabError
 from lab.ovn.topology import MOST_CENTRALS, MOST_CHASSIS, Lab
+
+PREFIX = "ow"
+NO_COMMAND = 127  # as shells have it
 
 
 def main(argv: Sequence[str]) -> int:
@@ -18,11 +22,11 @@ def main(argv: Sequence[str]) -> int:
     argv, command = _split(argv)
     args = _parser().parse_args(argv)
     args.command = command
-    missing = run.lacking()
-    if missing:
-        print("".join(f"ovnwatch lab: missing: {each}\n" for each in missing), end="", file=sys.stderr)
-        return 1
     try:
+        missing = run.lacking()
+        if missing:
+            print("".join(f"ovnwatch lab: missing: {each}\n" for each in missing), end="", file=sys.stderr)
+            return 1
         return int(args.work(args))
     except LabError as error:
         print(f"ovnwatch lab: {error}", file=sys.stderr)
@@ -39,18 +43,12 @@ def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return [*argv[:at]], [*argv[at + 1 :]]
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> Never:
-        self.print_usage(sys.stderr)
-        self.exit(1, f"{self.prog}: {message}\n")  # 2 is a verdict
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="ovnwatch lab", description="A real OVN on this machine, in network namespaces; needs root.")
-    common = _Parser(add_help=False)
-    common.add_argument("--prefix", type=_prefix, default="ow", help="of its namespaces; one lab each [%(default)s]")
+    parser = Parser(prog="ovnwatch lab", description="A real OVN on this machine, in network namespaces; needs root.")
+    common = Parser(add_help=False)
+    common.add_argument("--prefix", type=_prefix, default=PREFIX, help="of its namespaces; one lab each [%(default)s]")
     common.add_argument("--dir", type=_folder, help="its files [/run/ovnwatch-lab/PREFIX]")
-    subs = parser.add_subparsers(required=True, metavar="up|down|status|exec|demo", parser_class=_Parser)
+    subs = parser.add_subparsers(required=True, metavar="up|down|status|exec|demo", parser_class=Parser)
     sub = subs.add_parser("up", parents=[common], help="build it, or start what of it does not run")
     sub.add_argument("--chassis", type=_chassis, default=3, help=f"how many, {MOST_CHASSIS} at most [%(default)s]")
     raft = sub.add_argument("--raft", type=int, default=1, choices=(1, MOST_CENTRALS), help="members of the databases")
@@ -126,13 +124,17 @@ def _exec(args: argparse.Namespace) -> int:
     if args.host not in lab.hosts:
         raise LabError(f"no host {args.host!r}; there are {' '.join(lab.hosts)}")
     environ = {**os.environ, **topology.environ(lab, args.host)}
-    os.execvpe("ip", ["ip", "netns", "exec", lab.namespace(args.host), *args.command], environ)
+    if shutil.which(args.command[0], path=environ.get("PATH")) is not None:
+        os.execvpe("ip", ["ip", "netns", "exec", lab.namespace(args.host), *args.command], environ)
+    print(f"ovnwatch lab: exec: no command {args.command[0]!r}", file=sys.stderr)
+    return NO_COMMAND
 
 
 def _known(args: argparse.Namespace) -> Lab:
     found = run.known(args.prefix, _at(args))
     if found is None or not found.complete:
-        raise LabError("there is no lab; `ovnwatch lab up` makes one")
+        prefix = "" if args.prefix == PREFIX else f" --prefix {args.prefix}"
+        raise LabError(f"there is no lab with prefix {args.prefix}; `ovnwatch lab up{prefix}` makes one")
     return found.lab
 
 
