@@ -182,7 +182,7 @@ def _listed(value: object) -> object:
     return value if isinstance(value, list) else [value]
 
 
-def _mapped(value: object) -> object:
+def mapped(value: object) -> object:
     return ({} if value else None) if isinstance(value, bool) else value
 
 
@@ -222,7 +222,7 @@ class Target(BaseModel):
     interval: Intervals = {}
     prompt: Prompts = {}
     patience: Patiences = {}
-    tls: Annotated[TlsFiles | None, BeforeValidator(_mapped)] = None
+    tls: Annotated[TlsFiles | None, BeforeValidator(mapped)] = None
     node: Label = ""
     zone: Label = ""
     url_path: UrlPath = "/ping"
@@ -275,7 +275,7 @@ def expand(
     told: set[tuple[str, str]] = set()
     tls_files: dict[tuple[Any, ...], Tls] = {}
     for entry in entries:
-        tls = _tls(entry, tls_files, problems)
+        tls = tls_of(entry.target.tls, entry.folder, entry.place, tls_files, problems)
         for stream in _streams(entry, source, tls, given, problems):
             key = (same_name(stream.target), stream.path, stream.protocol, stream.family)
             same = first.setdefault(key, entry)
@@ -335,17 +335,22 @@ def _times(
     return every.value, limit, patient.value
 
 
-def _tls(entry: Entry, known: dict[tuple[Any, ...], Tls], problems: list[Problem]) -> Tls | None:
-    """The entry's TLS with absolute file names; files that cannot be used are problems, told once."""
-    files = entry.target.tls
+def tls_of(
+    files: TlsFiles | None,
+    folder: Path,
+    place: Callable[..., str],
+    known: dict[tuple[Any, ...], Tls],
+    problems: list[Problem],
+) -> Tls | None:
+    """An entry's TLS with absolute file names; files that cannot be used are problems, told once."""
     if files is None:
         return None
     wanted = (files.ca_file, files.cert_file, files.key_file)
-    said = (*wanted, files.server_name, files.insecure_skip_verify, entry.folder)
+    said = (*wanted, files.server_name, files.insecure_skip_verify, folder)
     if said not in known:
-        ca, cert, key = (str(entry.folder / each) if each else None for each in wanted)
+        ca, cert, key = (str(folder / each) if each else None for each in wanted)
         known[said] = Tls(ca, cert, key, files.server_name, not files.insecure_skip_verify)
-        problems.extend(_unusable(known[said], entry.place))
+        problems.extend(_unusable(known[said], place))
     return known[said]
 
 

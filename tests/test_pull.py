@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from servers import Certificates, make_certificates, refusing
 
-from exporters import times
-from exporters.bastion import fetch, told, ways
+from exporters import fetch, times
 from exporters.bastion import pull as pull_module
+from exporters.bastion import told, ways
 from exporters.bastion.heard import Heard
 from exporters.bastion.pull import REASONS, Pull
 from exporters.bastion.told import History, RefusedError, Status

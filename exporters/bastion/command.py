@@ -12,6 +12,7 @@ from exporters.api import add_book
 from exporters.bastion.broadcast import Broadcast
 from exporters.bastion.gate import Gate
 from exporters.bastion.heard import Heard
+from exporters.bastion.kept import Kept
 from exporters.bastion.live import Live
 from exporters.bastion.lookout import Lookout
 from exporters.bastion.marks import Marks
@@ -48,11 +49,10 @@ class Screen(NamedTuple):
     gate: Gate
 
 
-def _screen(settings: BastionSettings, record: Record, pull: Pull, lookout: Lookout) -> Screen:
+def _screen(settings: BastionSettings, record: Record, pull: Pull, lookout: Lookout, marks: Marks) -> Screen:
     def look() -> Sequence[Mapping[str, Any]]:
         return lookout.findings
 
-    marks = Marks(record)
     view = View(record, pull, marks, look)
     ours = record.identity
     view.about(version=ours.version, grafana=settings.grafana_url or "", acts=bool(settings.token))
@@ -62,13 +62,14 @@ def _screen(settings: BastionSettings, record: Record, pull: Pull, lookout: Look
     return Screen(view, broadcast, page, Live(record, marks, broadcast, settings.token), gate)
 
 
-def _pull(settings: BastionSettings, record: Record, engine: Engine) -> Pull:
+def _pull(settings: BastionSettings, record: Record, engine: Engine, marks: Marks) -> Pull:
     def foreign(way: Way) -> bool:
         stats = record.stats.get(way.stream)
         return stats is not None and stats.now_state == "up" and not stats.peer.get("instance")
 
     heard = Heard(max(settings.max_history, MOST_EVENTS))
-    return Pull(settings.source, f"ovnwatch/{record.identity.version}", heard, engine.address, foreign)
+    kept = Kept(record, marks.keep)
+    return Pull(settings.source, f"ovnwatch/{record.identity.version}", heard, engine.address, foreign, kept=kept)
 
 
 async def _run(settings: BastionSettings, argv: Sequence[str], end: End) -> None:
@@ -77,18 +78,19 @@ async def _run(settings: BastionSettings, argv: Sequence[str], end: End) -> None
     journal = Journal(settings.journal and settings.journal / file_name("bastion", settings.source))
     record = Record(settings.streams, identity, settings.max_history, reported_as="bastion", journal=journal)
     engine = Engine(settings.streams, identity, record, loop, settings.descriptors)
-    pull = _pull(settings, record, engine)
+    marks = Marks(record)
+    pull = _pull(settings, record, engine, marks)
     lookout = Lookout(record, pull)
 
     def use(new: BastionSettings) -> None:
         engine.update(new.streams)
-        pull.update(new.streams, new.poll_interval)
+        pull.update(new.streams, new.poll_interval, new.journals)
         screen.view.about(grafana=new.grafana_url or "")
         logs.set_up(new.log_level, new.log_format)
 
     reloads = Reloads(BASTION, argv, os.environ, settings, use)
     exposition = Exposition(make_registry(build_info(identity), record, pull, reloads))
-    screen = _screen(settings, record, pull, lookout)
+    screen = _screen(settings, record, pull, lookout, marks)
     serving: list[Server] = []
     tasks = Tasks()
     started = False
@@ -119,7 +121,7 @@ async def _run(settings: BastionSettings, argv: Sequence[str], end: End) -> None
             log.info("%s is served on port %d", each.listening.door.name, each.port)
         look_after(loop, serving)
         engine.start()
-        pull.update(settings.streams, settings.poll_interval)
+        pull.update(settings.streams, settings.poll_interval, settings.journals)
         tasks.spawn(lookout.watch())
         screen.broadcast.start()
         reloads.at_hangup(tasks)

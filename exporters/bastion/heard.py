@@ -18,6 +18,7 @@ from exporters.bastion.told import Item
 
 V = TypeVar("V")
 
+MARKS = ("window", "phase", "note")  # a peer's own; those of journals are kept in our own one (kept.py)
 MOST_JOURNALS = 64  # of one peer; one that changes its journal more often is read from the beginning again
 
 
@@ -77,8 +78,8 @@ class Heard:
         cursor = self._read[peer].cursors.get(journal, 0)
         for item in items:
             cursor = max(cursor, item.seq)
-            if item.kind == "window":
-                continue  # a mark of that peer's own
+            if item.kind in MARKS:
+                continue
             known = self._entries.get((journal, item.id))
             if known is None or known.shown["seq"] < item.seq:
                 end = _end(item, offset)

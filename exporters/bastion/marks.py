@@ -62,7 +62,7 @@ class Marks:
         self.items: OrderedDict[str, dict[str, Any]] = OrderedDict()
         if record.journal is not None:
             for row in record.journal.rows("kind IN ('window', 'note')", newest=MOST):
-                self._keep(json.loads(row.item))
+                self.keep(json.loads(row.item))
 
     @property
     def window(self) -> dict[str, Any] | None:
@@ -81,7 +81,7 @@ class Marks:
             "text": wanted.name,
             "budget_seconds": wanted.budget_seconds,
         }
-        return self._keep(self._record.note("window", "named", now, now, more))
+        return self.keep(self._record.note("window", "named", now, now, more))
 
     def end(self, now: float) -> dict[str, Any]:
         """Close the window. Raises NoWindowError."""
@@ -90,17 +90,18 @@ class Marks:
             raise NoWindowError
         begin = times.seconds(window["start_time"])
         kept = {name: window[name] for name in ("id", "text", "budget_seconds")}
-        return self._keep(self._record.note("window", "named", begin, max(now, begin), kept))
+        return self.keep(self._record.note("window", "named", begin, max(now, begin), kept))
 
     def note(self, wanted: NewNote, now: float) -> dict[str, Any]:
         """Add a note at `now` (Unix time)."""
-        return self._keep(self._record.note("note", "noted", now, now, {"text": wanted.text}))
+        return self.keep(self._record.note("note", "noted", now, now, {"text": wanted.text}))
 
     def clear(self, now: float) -> None:
         """Hide from the history what is over; see Record.clear."""
-        self._keep(self._record.clear(now))
+        self.keep(self._record.clear(now))
 
-    def _keep(self, item: dict[str, Any]) -> dict[str, Any]:
+    def keep(self, item: dict[str, Any]) -> dict[str, Any]:
+        """Show it; it is in the record already."""
         self.version += 1
         self.items[item["id"]] = item
         while len(self.items) > MOST:

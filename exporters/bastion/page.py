@@ -120,6 +120,8 @@ class Page:
         yield from _object((name_of(peer), said_by(peer)) for peer in self._pull.known())
         yield f', "look": {json.dumps(self._look())}, "peers": '
         yield from _array(map(shown, self._pull.known()))
+        yield ', "journals": '
+        yield from _array(map(shown, self._pull.journals()))
         yield ', "streams": '
         yield from _array(stream(stats, now) for stats in everyone)
         own = record.history(0, record.max_history)

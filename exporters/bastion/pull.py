@@ -7,6 +7,7 @@
 3. A peer that no way hears is unknown from then on, which is neither health nor an outage. A target that answers probes
    and is no ovnwatch is no peer.
 4. The bearer token is sent only where a peer has been heard, and only to clear its history.
+5. A journal is asked as a peer is, for its events alone: its streams are not ours to show, nor its history to clear.
 """
 
 import asyncio
@@ -25,14 +26,16 @@ from prometheus_client.registry import Collector
 
 from exporters import catalog, times
 from exporters.bastion import told, ways
-from exporters.bastion.fetch import Conversation, FetchError
 from exporters.bastion.heard import Heard
+from exporters.bastion.kept import Kept
 from exporters.bastion.look import Placed, placed
 from exporters.bastion.told import RefusedError
 from exporters.bastion.ways import Rest, Way
+from exporters.fetch import Conversation, FetchError, Resolver
 from exporters.probing.engine import client_context
 from exporters.probing.schedule import phase
 from exporters.process import Tasks
+from exporters.remotes import Remote
 from exporters.targets import Stream, Tls, same_name
 
 log = logging.getLogger(__name__)
@@ -65,6 +68,7 @@ class Peer:
 
     name: str
     ways: tuple[Way, ...]
+    journal: bool = False
     heard: bool | None = None
     since: float = field(default_factory=time.time)
     last: float = 0.0  # wall time at which it was heard last; 0: never
@@ -83,6 +87,7 @@ class Peer:
         self.heard, self.since = heard, time.time()
         if heard:
             log.info("%s is heard by %s", self.name, self.url)
+        if heard and not self.journal:
             names = sorted(self.sources)
             if same_name(self.name) not in map(same_name, names):
                 log.warning(
@@ -90,7 +95,7 @@ class Peer:
                     self.name,
                     ", ".join(names),
                 )
-        else:
+        if not heard:
             log.warning("%s is not heard by %s: %s", self.name, self.url, self.error)
 
 
@@ -107,6 +112,8 @@ class Pull(Collector):
         heard: Heard,
         address: Callable[[str, int], str | None],
         foreign: Callable[[Way], bool],
+        *,
+        kept: Kept | None = None,
     ) -> None:
         self.peers: dict[str, Peer] = {}
         self.heard = heard
@@ -114,6 +121,8 @@ class Pull(Collector):
         self._agent = agent
         self._address = address
         self._foreign = foreign
+        self._kept = kept
+        self._resolver = Resolver()
         self._interval = 1.0
         self._tasks = Tasks()
         self._places = asyncio.Semaphore(AT_A_TIME)
@@ -121,28 +130,35 @@ class Pull(Collector):
         self._failures = dict.fromkeys(REASONS, 0)
         self._catalog = catalog.load()
 
-    def update(self, streams: Iterable[Stream], interval: float) -> None:
-        """Ask the peers that these lead to from now on; what is known of those that stay is kept."""
+    def update(self, streams: Iterable[Stream], interval: float, journals: Iterable[Remote] = ()) -> None:
+        """Ask the peers that these lead to, and the journals, from now on; what is known of those that stay is kept."""
         self._interval = interval
         wanted = ways.peers(streams)
+        beside = {each.name: (ways.of_journal(each),) for each in journals}
+        wanted |= beside
         for name in [each for each in self.peers if each not in wanted]:
             del self.peers[name]  # its task ends by itself
         for name, leading in wanted.items():
             if name in self.peers:
                 peer = self.peers[name]
-                peer.ways, peer.rests = leading, {}
+                peer.ways, peer.rests, peer.journal = leading, {}, name in beside
             else:
-                self.peers[name] = Peer(name, leading)
+                self.peers[name] = Peer(name, leading, journal=name in beside)
                 self._tasks.spawn(self._follow(self.peers[name]))
         self.heard.keep(self.peers)
 
     async def close(self) -> None:
         """End all looks."""
         await self._tasks.close()
+        self._resolver.close()
 
     def known(self) -> list[Peer]:
-        """All but the targets that turned out to be no peers."""
-        return [peer for peer in list(self.peers.values()) if not peer.foreign]
+        """All peers but the targets that turned out to be none."""
+        return [peer for peer in list(self.peers.values()) if not peer.foreign and not peer.journal]
+
+    def journals(self) -> list[Peer]:
+        """The journals beside them."""
+        return [peer for peer in list(self.peers.values()) if peer.journal]
 
     def fresh(self) -> list[Placed]:
         """The streams of all sources whose word still counts."""
@@ -179,7 +195,7 @@ class Pull(Collector):
         """Which peers are heard, since when, and why looks failed."""
         heard = self._gauge("ovnwatch_peer_heard")
         last = self._gauge("ovnwatch_peer_last_heard_timestamp_seconds")
-        for peer in self.known():
+        for peer in (*self.known(), *self.journals()):
             labels = [self._source, peer.name]
             if peer.heard is not None:
                 heard.add_metric(labels, float(peer.heard))
@@ -236,7 +252,8 @@ class Pull(Collector):
             peer.offset = times.seconds(status.timestamp) - (before + time.time()) / 2
             peer.status = status.model_dump(exclude={"streams"})
             now = monotonic()
-            peer.sources[status.source] = Source(now, placed(status, peer.offset), status.journal)
+            streams = () if peer.journal else placed(status, peer.offset)
+            peer.sources[status.source] = Source(now, streams, status.journal)
             old = now - FORGOTTEN_SECONDS - 10 * self._interval
             peer.sources = {name: source for name, source in peer.sources.items() if source.at > old}
             if len(peer.sources) > MOST_SOURCES:
@@ -248,6 +265,8 @@ class Pull(Collector):
         """Read what is new in the journal of whoever answers. Raises FetchError."""
         journal = status.journal
         since = self.heard.answered(peer.name, status.source, journal)
+        if peer.journal and self._kept is not None:
+            self._kept.answered(peer.name, status.source, journal)
         for _ in range(PAGES):
             page = await _read(talk, way, f"/history?since={since}&limit={told.PAGE}", told.History)
             if page.journal != journal and since > self.heard.answered(peer.name, "", page.journal):
@@ -256,6 +275,8 @@ class Pull(Collector):
                 continue
             journal = page.journal
             since = self.heard.add(peer.name, journal, page.items, peer.offset)
+            if peer.journal and self._kept is not None:
+                self._kept.add(peer.name, journal, page.items, peer.offset)
             if len(page.items) < told.PAGE:
                 return
 
@@ -271,7 +292,8 @@ class Pull(Collector):
     @asynccontextmanager
     async def _conversation(self, way: Way) -> AsyncIterator[Conversation]:
         """A place among those who ask, and a connection of one's own. Raises FetchError."""
-        address = self._address(way.host, way.family)
+        own = way.path == ways.JOURNAL  # no stream has its name
+        address = await self._resolver.address(way.host) if own else self._address(way.host, way.family)
         if address is None:
             raise FetchError("no_address", f"{way.host} has no address yet")
         head = f"Host: {way.host_header}\r\nUser-Agent: {self._agent}\r\nAccept: application/json\r\n"

@@ -5,17 +5,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from exporters import options, targets
 from exporters.bastion import variables
 from exporters.bastion.shard import Shard, ours, shard
-from exporters.bastion.ways import bare
+from exporters.bastion.ways import bare, peers
 from exporters.options import Given, Option
+from exporters.remotes import Remote, listed
 from exporters.settings import File, Program, Said, Settings, read, settle, table
+from exporters.strictyaml import BadInput, Problem
 from exporters.targets import Entry
 
 OWN_PATHS = ("/api/", "/status", "/history", "/gate", "/healthz", "/page/", "/simple")  # what the page's port serves
@@ -27,6 +29,7 @@ class BastionSettings(Settings):
 
     poll_interval: float  # seconds between two looks at what a peer measured
     grafana_url: str | None  # that the page links to
+    journals: tuple[Remote, ...]  # beside the peers', of a migration exporter say
 
 
 def _polling(seconds: float) -> float:
@@ -38,6 +41,7 @@ def _polling(seconds: float) -> float:
 class BastionFile(File):
     poll_interval: Annotated[float, AfterValidator(_polling)] | None = None
     grafana_url: str | None = None
+    journals: list[Any] = Field(default_factory=list)
 
 
 def page_address(text: str) -> tuple[str, int]:
@@ -90,7 +94,8 @@ def load_bastion(argv: Sequence[str], environ: Mapping[str, str], descriptors: i
     """Settings from flags, the environment and the files they name; see `settings.settle`."""
     said = read(OPTIONS, BastionFile, argv, environ)
     mine: Shard | None = said.given["shard"].value
-    return settle(
+    journals = tuple(listed(said, "journals"))
+    settings = settle(
         BastionSettings,
         said,
         list(_named_in_variables(said)),
@@ -99,7 +104,12 @@ def load_bastion(argv: Sequence[str], environ: Mapping[str, str], descriptors: i
         keep=lambda stream: mine is None or ours(stream, mine),
         poll_interval=said.given["poll_interval"].value,
         grafana_url=said.given["grafana_url"].value,
+        journals=journals,
     )
+    both = {each.name for each in journals} & peers(settings.streams).keys()
+    if both:
+        raise BadInput([Problem("journals", f"{name}: a target has that name, too") for name in sorted(both)])
+    return settings
 
 
 def _named_in_variables(said: Said) -> Iterator[Entry]:

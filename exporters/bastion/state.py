@@ -79,6 +79,7 @@ def event(item: Mapping[str, Any], offset: float = 0.0) -> dict[str, Any]:
         "after": _seen(item, "after"),
         "unconfirmed": item["unconfirmed"],
         "stalled": item["stall_overlap"],
+        **({"text": item.get("text", ""), "node": item.get("node", "")} if item["kind"] == "phase" else {}),
     }
 
 
@@ -240,13 +241,15 @@ def windows(
 
 
 def newest(events: Mapping[str, dict[str, Any]], most: int) -> dict[str, dict[str, Any]]:
-    """What is open, and of the others those that ended last, `most` in all."""
+    """What is open, and of the others those that ended last, `most` in all; phases are at most a quarter of it."""
 
     def age(key: str) -> float:
         end = events[key]["end"]
         return float("inf") if end is None else float(end[1])
 
-    kept = set(sorted(events, key=age, reverse=True)[:most])
+    phases = sorted((key for key, each in events.items() if each["kind"] == "phase"), key=age, reverse=True)
+    crowd = set(phases[most // 4 :])
+    kept = set(sorted((key for key in events if key not in crowd), key=age, reverse=True)[:most])
     return {key: each for key, each in events.items() if key in kept}
 
 

@@ -30,8 +30,15 @@ def _time(text: str) -> str:
     return text
 
 
+def _line(text: str) -> str:
+    if text and not text.isprintable():
+        raise ValueError("a text of more than a line, or with control characters")
+    return text
+
+
 Word = Annotated[str, StringConstraints(max_length=64)]
 Name = Annotated[str, StringConstraints(max_length=253)]
+Line = Annotated[str, StringConstraints(max_length=500), AfterValidator(_line)]
 Key = Annotated[str, StringConstraints(max_length=1100)]  # four names and more
 Time = Annotated[str, StringConstraints(max_length=40), AfterValidator(_time)]
 Stamp = Annotated[str, StringConstraints(pattern=r"^[0-9T:.+-]{20,40}$")]  # a time that nobody computes with
@@ -88,6 +95,9 @@ class Item(BaseModel):
     after: Annotated[dict[Word, Name], Field(max_length=16)] = {}
     unconfirmed: bool = False
     stall_overlap: bool = False
+    text: Line = ""  # what a phase is called, what a note says
+    node: Name = ""  # whose phase it is
+    rolls: bool = False
 
 
 class Stream(BaseModel):

@@ -128,7 +128,7 @@ class View:
             self._reached &= streams.keys()
         self._put("streams", streams)
         self._put("cells", cells | self._mesh)
-        self._put("peers", {peer.name: _peer(peer) for peer in self._pull.known()})
+        self._put("peers", {peer.name: _peer(peer) for peer in (*self._pull.known(), *self._pull.journals())})
 
     def _watch(self, number: str, stats: Stats, now: float, wall: float) -> None:
         """Account for what is observed of a stream from its beginning, and that of the processes before us."""
@@ -382,4 +382,5 @@ def _peer(peer: Peer) -> dict[str, Any]:
         "url": "" if peer.heard else peer.url or peer.ways[0].url,
         "error": "" if peer.heard else peer.error,
         "sources": sorted(peer.sources),
+        **({"journal": True} if peer.journal else {}),
     }

@@ -10,7 +10,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from exporters.targets import Stream, Tls
+from exporters.remotes import Remote
+from exporters.targets import Stream, Tls, literal_family
 
 SUFFIXES = {
     "pod": "-pod",
@@ -22,6 +23,7 @@ SUFFIXES = {
     "host": "-host",
     "egress": "-egress",
 }
+JOURNAL = "journal"  # instead of a path: the way to a journal, which no stream probes
 REST = 10.0  # seconds for a way that failed, while there are others
 LONG_REST = 20.0  # for one whose answer was none, in any case: reading it costs us, and it will not be better soon
 
@@ -86,6 +88,12 @@ def peers(streams: Iterable[Stream]) -> dict[str, tuple[Way, ...]]:
             way = Way(stream.key, name, stream.path, stream.family, stream.host, stream.port, base, stream.tls)
             found.setdefault(logical(stream.target, stream.path), []).append(way)
     return {name: tuple(ways) for name, ways in found.items()}
+
+
+def of_journal(remote: Remote) -> Way:
+    """The way to a journal that nobody probes."""
+    family = literal_family(remote.host) or 0
+    return Way("", remote.name, JOURNAL, family, remote.host, remote.port, remote.base, remote.tls)
 
 
 def order(ways: Sequence[Way], turn: int, rests: Mapping[Way, Rest], now: float) -> list[Way]:

@@ -135,7 +135,7 @@ export class History {
     const length = event.end ? `${secs(middle)} (${lower.toFixed(2)}–${upper.toFixed(2)})` : `${secs(middle)} so far`;
     const cells = [`${event.kind}${event.unconfirmed ? "?" : ""}${event.end ? (event.state === "truncated" ? " …" : "") : " open"}`,
       moment(began(event), now, 1), length, fromTo(event), by(event),
-      event.cause + (event.stalled ? ", while we stalled" : ""), `${event.before || "–"} → ${event.after || "–"}`];
+      (event.text || event.cause) + (event.stalled ? ", while we stalled" : ""), `${event.before || "–"} → ${event.after || "–"}`];
     cells.forEach((text, at) => {
       put(row.children[at], text);
       if (at > 2) row.children[at].title = text;
@@ -153,7 +153,7 @@ export class History {
     const rows = [["Began", edge(event.start)],
       ["Ended", event.end ? edge(event.end) + (event.state === "truncated" ? " (not seen: what watched it ended)" : "") : "it is open"],
       ["Length", `${middle.toFixed(3)} s${event.end ? "" : " so far"}, at least ${lower.toFixed(3)} s, at most ${upper.toFixed(3)} s`],
-      ["By", by(event)], ["Cause", event.cause],
+      ["By", by(event)], ["Phase", event.text || ""], ["Cause", event.cause],
       ["Causes", Object.entries(event.causes).map(([cause, count]) => `${cause} ${count}×`).join(", ")],
       ["Answered before", event.before], ["Answered after", event.after],
       ["Seen by", event.via ? `${event.stream?.[0] || event.name}, told by ${event.via}` : this.store.facts.get("about").source],

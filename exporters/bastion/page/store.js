@@ -64,6 +64,7 @@ export function lengths(event, now) {
 export const began = (event) => (event.kind === "gap" ? event.start[0] : (event.start[0] + event.start[1]) / 2);
 
 export const fromTo = (event) => {
+  if (event.kind === "phase") return event.node === "*" ? "all nodes" : event.node || "cluster";
   if (!event.stream) return event.name;
   return `${event.stream[0]} → ${event.stream[1]}`;
 };

@@ -138,13 +138,14 @@ export class Timeline {
         this.gaps.push([id, event]);
         continue;
       }
-      const name = this.byPath && event.stream ? `${fromTo(event)} ${event.stream[2]}` : `${fromTo(event)} ${by(event)}`;
-      if (!lanes.has(name)) lanes.set(name, { name, events: [], open: false, source: event.stream?.[0] });
+      const name = event.kind === "phase" ? `phase of ${fromTo(event)}` : this.byPath && event.stream ? `${fromTo(event)} ${event.stream[2]}` : `${fromTo(event)} ${by(event)}`;
+      const phase = event.kind === "phase";
+      if (!lanes.has(name)) lanes.set(name, { name, events: [], open: false, phase, source: event.stream?.[0] });
       const lane = lanes.get(name);
       lane.events.push([id, event]);
-      lane.open ||= !event.end;
+      lane.open ||= !event.end && !phase;
     }
-    this.lanes = [...lanes.values()].sort((a, b) => b.open - a.open || natural(a.name, b.name));
+    this.lanes = [...lanes.values()].sort((a, b) => b.phase - a.phase || b.open - a.open || natural(a.name, b.name));
   }
 
   x(seconds) {
@@ -210,9 +211,19 @@ export class Timeline {
     return svg("rect", { class: "gap", "data-id": id, x: left, y: 0, width: Math.max(right - left, TINY), height: LANE, fill: "url(#hatch)" });
   }
 
+  // What lasts is a bar with its name in it, what happened a tick.
+  phase(id, event, now) {
+    const [left, right] = [Math.max(this.x(event.start[0]), 0), Math.min(this.x(event.end ? event.end[1] : now), this.width)];
+    const width = Math.max(right - left, TINY);
+    const bar = svg("rect", { class: `ev phase ${event.cause === "event" ? "moment" : ""}`, "data-id": id, x: left, y: 4, width, height: LANE - 8, rx: 3 },
+      svg("title", {}, `${event.text} of ${fromTo(event)}, ${clock(event.start[0], 1)}`));
+    return width > 30 ? [bar, svg("text", { class: "wname", x: left + 5, y: LANE - 8 }, event.text.slice(0, Math.floor(width / 7)))] : [bar];
+  }
+
   // Its sure part is full, its edges fade out over the time in which it may have begun or ended.
   event(id, event, now) {
     if (event.kind === "gap") return [this.gap(id, event, now)];
+    if (event.kind === "phase") return this.phase(id, event, now);
     const [a, b] = event.start.map((each) => this.x(each));
     const [c, d] = (event.end || [now, now]).map((each) => this.x(each));
     const about = { "data-id": id, y: 5, height: LANE - 10 };

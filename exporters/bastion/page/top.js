@@ -57,7 +57,7 @@ function spent(summary, now) {
   const [lower, middle, upper] = summary.spent;
   put($("spent-name"), `Out since ${/^the /.test(summary.name) ? summary.name : `“${summary.name}” began`}`);
   put($("spent"), `${middle.toFixed(1)} s${summary.budget ? ` of ${summary.budget} s` : ""}`);
-  const counts = Object.entries(summary.counts).filter(([kind]) => kind !== "gap");
+  const counts = Object.entries(summary.counts).filter(([kind]) => kind !== "gap" && kind !== "phase");
   const parts = counts.map(([kind, count]) => `${count} ${kind}${count > 1 && kind !== "frozen" ? "s" : ""}`);
   if (summary.worst) {
     const [stream, length] = summary.worst;

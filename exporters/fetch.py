@@ -5,17 +5,24 @@ keep the process busy that should be measuring. Here an answer may have so many 
 """
 
 import asyncio
+import ipaddress
 import os
+import socket
 import ssl
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import inf
+from time import monotonic
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import httptools
 
 CONNECT_SECONDS = 2.0
 READ_BYTES = 64 * 1024
+
+
+LOOK_UP_EVERY = 30.0  # seconds between look-ups of a name that resolves
 
 
 class FetchError(Exception):
@@ -151,6 +158,45 @@ class Conversation:
         if self._streams is not None:
             self._streams[1].transport.abort()
             self._streams = None
+
+
+class Resolver:
+    """Names to addresses, one look-up of a name at a time: a hanging one holds a thread, another would hold more."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[float, str]] = {}  # when (monotonic), and which
+        self._under_way: dict[str, asyncio.Future[Any]] = {}
+
+    async def address(self, host: str) -> str | None:
+        """The host if it is literal, else the last good address of that name; None if there is none within a while."""
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            pass
+        else:
+            return host
+        at, found = self._found.get(host, (-inf, None))
+        if monotonic() - at < LOOK_UP_EVERY:
+            return found
+        look_up = self._under_way.get(host)
+        if look_up is None:
+            asked = asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            look_up = self._under_way[host] = asyncio.ensure_future(asked)
+        done, _ = await asyncio.wait({look_up}, timeout=CONNECT_SECONDS)
+        if not done:
+            return found
+        self._under_way.pop(host, None)
+        try:
+            found = str(look_up.result()[0][4][0])
+        except (OSError, UnicodeError):
+            return found
+        self._found[host] = (monotonic(), found)
+        return found
+
+    def close(self) -> None:
+        """Wait for none of them any more."""
+        for each in self._under_way.values():
+            each.cancel()
 
 
 async def _begin(reader: asyncio.StreamReader) -> bytes:
