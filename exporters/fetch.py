@@ -18,6 +18,8 @@ from typing import Any, Self
 
 import httptools
 
+from exporters.targets import Tls
+
 CONNECT_SECONDS = 2.0
 READ_BYTES = 64 * 1024
 
@@ -158,6 +160,17 @@ class Conversation:
         if self._streams is not None:
             self._streams[1].transport.abort()
             self._streams = None
+
+
+def client_context(tls: Tls) -> ssl.SSLContext:
+    """The context of one TLS setting. Raises OSError or ssl.SSLError for files that are no certificates or keys."""
+    context = ssl.create_default_context(cafile=tls.ca_file)
+    if tls.cert_file:
+        context.load_cert_chain(tls.cert_file, tls.key_file)
+    if not tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 class Resolver:

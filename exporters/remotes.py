@@ -4,6 +4,7 @@ journals:                         # of a bastion; `nodes:` of the migration expo
   - name: migration
     url: http://bastion-1:9482    # /status, /history and the like are below it
     tls: {ca_file: ca.pem}        # with https; as in `targets:`
+    token_file: token             # of a proxy before it that wants one
 """
 
 from collections.abc import Iterator
@@ -14,9 +15,9 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator
 
 from exporters import targets
-from exporters.settings import Said
+from exporters.settings import Said, bearer_file
 from exporters.strictyaml import Problem
-from exporters.targets import STRICT, Name, Tls, TlsFiles
+from exporters.targets import STRICT, FileName, Name, Tls, TlsFiles
 
 PORTS = {"http": 80, "https": 443}
 
@@ -29,6 +30,14 @@ class Remote(NamedTuple):
     port: int
     base: str
     tls: Tls | None
+    token: str = ""
+
+    def head(self, agent: str) -> str:
+        """The first header lines of a request to it."""
+        where = _bracketed(self.host)
+        host = where if self.port == PORTS["https" if self.tls else "http"] else f"{where}:{self.port}"
+        bearer = f"Authorization: Bearer {self.token}\r\n" if self.token else ""
+        return f"Host: {host}\r\nUser-Agent: {agent}\r\nAccept: application/json\r\n{bearer}"
 
     @property
     def url(self) -> str:
@@ -53,13 +62,15 @@ class RemoteEntry(BaseModel):
     name: Name
     url: Annotated[str, AfterValidator(url)]
     tls: Annotated[TlsFiles | None, BeforeValidator(targets.mapped)] = None
+    token_file: FileName | None = None
 
 
-def remote(name: str, text: str, tls: Tls | None = None) -> Remote:
+def remote(name: str, text: str, tls: Tls | None = None, token: str = "") -> Remote:
     """Of a URL that is one."""
     parts = urlsplit(text)
     secured = (tls or Tls()) if parts.scheme == "https" else None
-    return Remote(name, parts.hostname or "", parts.port or PORTS[parts.scheme], parts.path.rstrip("/"), secured)
+    port = parts.port or PORTS[parts.scheme]
+    return Remote(name, parts.hostname or "", port, parts.path.rstrip("/"), secured, token)
 
 
 def listed(said: Said, key: str) -> Iterator[Remote]:
@@ -81,7 +92,8 @@ def listed(said: Said, key: str) -> Iterator[Remote]:
         if entry.tls is not None and not entry.url.startswith("https:"):
             said.problems.append(Problem(place("tls"), "goes with https:// only"))
         tls = targets.tls_of(entry.tls, said.folder, place, known, said.problems)
-        yield remote(entry.name, entry.url, tls)
+        token = bearer_file(entry.token_file, said.folder, place("token_file"), said.problems)
+        yield remote(entry.name, entry.url, tls, token or "")
 
 
 def _place(said: Said, key: str, index: int, *path: str) -> str:

@@ -527,12 +527,24 @@ def bearer_token(given: Mapping[str, Given], folder: Path, problems: list[Proble
     token: str | None = said.value
     flag = file.place.startswith("--")
     if file.value and (flag or not token):
-        path, said = Path() / file.value if flag else folder / file.value, file
-        try:
-            token = path.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            problems.append(Problem(said.place, f"cannot read {path}: {getattr(error, 'strerror', None) or error}"))
-            return None
+        return bearer_file(file.value, Path() if flag else folder, file.place, problems)
+    return _good_bearer(token, said.place, problems)
+
+
+def bearer_file(name: str | None, folder: Path, place: str, problems: list[Problem]) -> str | None:
+    """The bearer token in a file, whose name is relative to `folder`; None if there is none."""
+    if name is None:
+        return None
+    path = folder / name
+    try:
+        token = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(Problem(place, f"cannot read {path}: {getattr(error, 'strerror', None) or error}"))
+        return None
+    return _good_bearer(token, place, problems)
+
+
+def _good_bearer(token: str | None, place: str, problems: list[Problem]) -> str | None:
     if token is not None and not re.fullmatch(r"[!-~]+", token):
-        problems.append(Problem(said.place, "a token is not empty, and printable ASCII without spaces"))
+        problems.append(Problem(place, "a token is not empty, and printable ASCII without spaces"))
     return token

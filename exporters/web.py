@@ -178,6 +178,16 @@ def require_token(request: web.Request, token: str | None) -> None:
         raise web.HTTPUnauthorized(text="a bearer token is needed\n", headers={hdrs.WWW_AUTHENTICATE: "Bearer"})
 
 
+def add_token_check(app: web.Application, token: str | None) -> None:
+    """Serve /-/token, which changes nothing: 204 for a request that bears `token`, else what `require_token` says."""
+
+    async def handler(request: web.Request) -> web.Response:
+        require_token(request, token)
+        return web.Response(status=204)
+
+    app.router.add_get("/-/token", handler)
+
+
 def scrape_seconds(header: str) -> float | None:
     """Return the seconds a scrape may take; None (no limit) for a header that is absent or makes no sense."""
     try:

@@ -18,7 +18,8 @@ import uvloop
 from box import OURSELVES, failures, only, probing, run, stream, successes, until
 from servers import healthy, misbehaving, refusing
 
-from exporters.probing.engine import Engine, client_context
+from exporters.fetch import client_context
+from exporters.probing.engine import Engine
 from exporters.probing.names import is_literal
 from exporters.probing.record import Record
 from exporters.settings import SPARE_DESCRIPTORS, Tls

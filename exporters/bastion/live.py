@@ -19,7 +19,7 @@ from exporters.api import json_response
 from exporters.bastion.broadcast import Broadcast, FullError
 from exporters.bastion.marks import Marks, NewNote, NewWindow, NoWindowError, WindowOpenError
 from exporters.probing.record import Record
-from exporters.web import require_token
+from exporters.web import add_token_check, require_token
 
 STREAM_HEADERS = {
     hdrs.CONTENT_TYPE: "text/event-stream; charset=utf-8",
@@ -46,6 +46,7 @@ class Live:
         app.router.add_post("/api/windows", self._start)
         app.router.add_post("/api/windows/end", self._end)
         app.router.add_post("/api/notes", self._note)
+        add_token_check(app, self._token)
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         last = request.headers.get("Last-Event-ID") or request.query.get("last", "")

@@ -31,8 +31,7 @@ from exporters.bastion.kept import Kept
 from exporters.bastion.look import Placed, placed
 from exporters.bastion.told import RefusedError
 from exporters.bastion.ways import Rest, Way
-from exporters.fetch import Conversation, FetchError, Resolver
-from exporters.probing.engine import client_context
+from exporters.fetch import Conversation, FetchError, Resolver, client_context
 from exporters.probing.schedule import phase
 from exporters.process import Tasks
 from exporters.remotes import Remote
@@ -296,7 +295,8 @@ class Pull(Collector):
         address = await self._resolver.address(way.host) if own else self._address(way.host, way.family)
         if address is None:
             raise FetchError("no_address", f"{way.host} has no address yet")
-        head = f"Host: {way.host_header}\r\nUser-Agent: {self._agent}\r\nAccept: application/json\r\n"
+        bearer = f"Authorization: Bearer {way.token}\r\n" if way.token else ""
+        head = f"Host: {way.host_header}\r\nUser-Agent: {self._agent}\r\nAccept: application/json\r\n{bearer}"
         tls, server_name = self._context(way.tls), (way.tls and way.tls.server_name) or way.host
         async with self._places:
             try:

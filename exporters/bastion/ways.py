@@ -57,6 +57,7 @@ class Way(NamedTuple):
     port: int
     base: str  # what comes before /status
     tls: Tls | None
+    token: str = ""  # of a journal's own
 
     @property
     def url(self) -> str:
@@ -93,7 +94,7 @@ def peers(streams: Iterable[Stream]) -> dict[str, tuple[Way, ...]]:
 def of_journal(remote: Remote) -> Way:
     """The way to a journal that nobody probes."""
     family = literal_family(remote.host) or 0
-    return Way("", remote.name, JOURNAL, family, remote.host, remote.port, remote.base, remote.tls)
+    return Way("", remote.name, JOURNAL, family, remote.host, remote.port, remote.base, remote.tls, remote.token)
 
 
 def order(ways: Sequence[Way], turn: int, rests: Mapping[Way, Rest], now: float) -> list[Way]:

@@ -23,7 +23,7 @@ from exporters.listening import Door, Listening, accept, listen
 from exporters.process import Server
 from exporters.targets import Protocol
 from exporters.times import iso
-from exporters.web import Serving, new_app, require_token, serve
+from exporters.web import Serving, add_token_check, new_app, require_token, serve
 
 IDLE_SECONDS = 60.0
 MAX_CONNECTIONS = 1024
@@ -266,6 +266,7 @@ async def serve_http(
     if book is not None:
         add_book(app, identity, book, max_history, more)
         app.router.add_post("/admin/clear_history", clear_history)
+        add_token_check(app, token)
     return await serve(app, host, port, tls=tls, max_connections=max_connections, name="http")
 
 

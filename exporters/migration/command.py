@@ -14,18 +14,23 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import ValidationError
 
-from exporters import process
+from exporters import process, times
 from exporters.api import add_book, json_response
 from exporters.exposition import Exposition, make_registry
 from exporters.identity import identify
 from exporters.journal import Journal, file_name
 from exporters.migration import mark
 from exporters.migration.names import MANUAL
+from exporters.migration.nodes import Nodes
 from exporters.migration.phases import FullError, NewPhase, Phases
 from exporters.migration.settings import MIGRATION, MigrationSettings
+from exporters.migration.starts import Starts
 from exporters.probing.record import Record
 from exporters.process import STOP_SECONDS, End, Tasks, build_info, look_after
-from exporters.web import make_app, require_token, serve
+from exporters.verdict.explain import RESTART
+from exporters.web import add_token_check, make_app, require_token, serve
+
+MOST_STARTS = 10_000  # entries of the journal that are looked through for starts that were told
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +47,8 @@ async def _run(settings: MigrationSettings, _: Sequence[str], end: End) -> None:
     journal = Journal(settings.journal and settings.journal / file_name("migration", settings.source))
     record = Record([], identity, settings.max_history, reported_as="migration", journal=journal)
     phases = Phases(record)
-    exposition = Exposition(make_registry(build_info(identity), phases))
+    nodes = _nodes(settings, journal, phases)
+    exposition = Exposition(make_registry(build_info(identity), phases, nodes))
     tasks, serving = Tasks(), None
     try:
         app = make_app(
@@ -53,11 +59,13 @@ async def _run(settings: MigrationSettings, _: Sequence[str], end: End) -> None:
             settled=record.save,
         )
         app.router.add_post("/api/phases", _marker(phases, record, settings.token))
+        add_token_check(app, settings.token)
         add_book(app, identity, record, settings.max_history, lambda: {"phases": list(phases.open.values())})
         serving = await serve(app, *settings.web_listen)
         log.info("%s is served on port %d", serving.listening.door.name, serving.port)
         look_after(asyncio.get_running_loop(), [serving])
         tasks.spawn(record.save_now_and_then())
+        tasks.spawn(nodes.watch())
         await end.come()
     finally:
         async with asyncio.timeout(STOP_SECONDS):
@@ -66,6 +74,19 @@ async def _run(settings: MigrationSettings, _: Sequence[str], end: End) -> None:
                 await serving.close()
             await journal.close()
         exposition.close()
+
+
+def _nodes(settings: MigrationSettings, journal: Journal, phases: Phases) -> Nodes:
+    """What reads the node exporters, from where the process before us left off."""
+    saved = journal.saved()
+    items = (json.loads(row.item) for row in journal.rows("kind = 'phase'", newest=MOST_STARTS))
+    told = {
+        (item["node"], item["text"].removeprefix(RESTART)): times.seconds(item["end_time"])
+        for item in items
+        if item["text"].startswith(RESTART) and item["end_time"]
+    }
+    starts = Starts(saved.at if saved else time.time(), told)
+    return Nodes(settings.nodes, settings.node_interval, phases, starts)
 
 
 def _marker(phases: Phases, record: Record, token: str | None) -> Handler:

@@ -3,9 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
-from exporters import targets
+from pydantic import AfterValidator, Field
+
+from exporters import options, remotes, targets
 from exporters.options import Option
+from exporters.remotes import Remote
 from exporters.settings import (
     FIRST,
     KEPT,
@@ -33,14 +37,34 @@ class MigrationSettings(Basics):
     token: str | None
     max_history: int
     journal: Path | None  # the folder of its file; None: in memory only
+    nodes: tuple[Remote, ...]  # node exporters; one without a name is called as it says itself
+    node_interval: float  # seconds between two looks at each
 
     def summary(self) -> str:
-        return "phases by hand"
+        return f"phases by hand, {len(self.nodes)} node exporters"
+
+
+def _every(seconds: float) -> float:
+    if not 1 <= seconds <= 3600:
+        raise ValueError("must be from 1 to 3600 seconds")
+    return seconds
+
+
+def node_urls(text: str) -> tuple[Remote, ...]:
+    """`ch1=http://node-1:9481,http://node-2:9481`: node exporters, a name before each if it shall not say its own."""
+    found = []
+    for each in filter(None, map(str.strip, text.split(","))):
+        name, equals, rest = each.partition("=")
+        named = bool(equals) and "/" not in name
+        found.append(remotes.remote(targets.name(name) if named else "", remotes.url(rest if named else each)))
+    return tuple(found)
 
 
 class MigrationFile(BasicFile):
     web: Web = Web()
     journal: JournalKeys = JournalKeys()
+    nodes: list[Any] = Field(default_factory=list)
+    node_interval: Annotated[float, AfterValidator(_every)] | None = None
 
 
 # fmt: off
@@ -48,6 +72,10 @@ OPTIONS = (
     *FIRST,
     Option("web_listen", targets.address, ":9482", "--web.listen-address", "", "web.listen_address",
            "address of metrics, health, /history and the phases that are marked"),
+    Option("nodes", node_urls, "", "--node.url", "OVNWATCH_NODE_URLS", "",
+           "node exporters, with commas, NAME=URL or URL: whose daemons start anew is in the journal"),
+    Option("node_interval", lambda text: _every(options.number(text)), "10", "--node.interval", "", "node_interval",
+           "seconds between two looks at a node exporter"),
     telemetry(),
     *TOKEN,
     *KEPT,
@@ -60,6 +88,7 @@ def load_migration(argv: Sequence[str], environ: Mapping[str, str], _: int | Non
     """Settings from flags, the environment and the files they name. Raises BadInput with all problems."""
     said = read(OPTIONS, MigrationFile, argv, environ)
     given, problems = said.given, said.problems
+    nodes = (*(given["nodes"].value or ()), *remotes.listed(said, "nodes"))
     problems[:0] = said.document.in_order()
     if given["web_listen"].value:
         problems += bad_listeners([given["web_listen"]])
@@ -71,6 +100,8 @@ def load_migration(argv: Sequence[str], environ: Mapping[str, str], _: int | Non
         token=token,
         max_history=given["max_history"].value,
         journal=journal_folder(given["journal_path"], said.document.name, said.folder),
+        nodes=nodes,
+        node_interval=given["node_interval"].value,
     )
 
 

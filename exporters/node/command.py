@@ -71,7 +71,8 @@ async def _run(settings: NodeSettings, end: End) -> None:
     exposition = Exposition(make_registry(build_info(identity), scrape), pause=0)  # nothing here is measured in time
 
     def read() -> str:
-        return json.dumps(state(scrape.host.seen(Deadline(settings.seconds))))
+        who = {"source": identity.source, "node": identity.node or identity.source}
+        return json.dumps({**who, **state(scrape.host.seen(Deadline(settings.seconds)))})
 
     async def told(_: web.Request) -> web.Response:
         try:

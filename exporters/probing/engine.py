@@ -12,6 +12,7 @@ from collections import OrderedDict, deque
 from collections.abc import Sequence
 from time import CLOCK_BOOTTIME, clock_gettime, monotonic, time
 
+from exporters.fetch import client_context
 from exporters.identity import Identity
 from exporters.probing import throttling
 from exporters.probing.clocks import Clock, Steps, Suspensions
@@ -283,14 +284,3 @@ def _give_back() -> None:
 def _raise_bug(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         raise error  # a bug of ours: the loop's exception handler ends the process
-
-
-def client_context(tls: Tls) -> ssl.SSLContext:
-    """The context of one TLS setting. Raises OSError or ssl.SSLError for files that are no certificates or keys."""
-    context = ssl.create_default_context(cafile=tls.ca_file)
-    if tls.cert_file:
-        context.load_cert_chain(tls.cert_file, tls.key_file)
-    if not tls.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context

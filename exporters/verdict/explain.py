@@ -19,12 +19,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from math import inf
 from typing import Literal, NamedTuple, TypeVar
 
+from exporters import times
+
 Verdict = Literal["expected", "collateral", "unexplained", "observer"]
 
 NODES = "*"  # as a phase's node: all of them
 SLACK = 2.0  # seconds that two machines' clocks may be apart
 SETTLE = 15.0  # seconds after a turn or an event in which its consequences may begin, or its outages end
 LEAD = 300.0  # seconds: a node is away for so long before the start that tells of it
+RESTART = "restart of "  # how the name of an event begins that a daemon's start is; the daemon's comes next
+MOST_TOLD = 5  # events that are told of one outage
 OUTSIDE = frozenset({"egress"})  # paths whose target is no node of the cluster
 
 
@@ -183,8 +187,8 @@ class _Site:
                     (phase, event) for event in self._at(outage).events if _near(event, outage) and _in(phase, event)
                 )
 
-    @staticmethod
     def _by(
+        self,
         verdict: Verdict,
         outage: Outage,
         node: str,
@@ -198,8 +202,9 @@ class _Site:
         left = max(0.0, outage.end - max(over + SETTLE, outage.begin))
         where = "all nodes" if phase.node == NODES else phase.node or "the cluster"
         evidence = [f"{phase.name} of {where} was under way"]
-        if event:
-            evidence.append(f"{event.name} of {event.node} {event.earliest - outage.begin:+.1f} s from its begin")
+        near = [each for each in self._at(outage).events if each.node == node and _near(each, outage)]
+        happened = dict.fromkeys([event, *near] if event else near)
+        evidence += [_happened(each, outage) for each in [*happened][:MOST_TOLD]]
         if beside:
             evidence.append(f"{node} was out for {beside.source} -> {beside.target} at that time")
         if left:
@@ -239,12 +244,19 @@ class _Site:
             for each in self._at(outage).phases
             if _began_in(each, outage)
         ]
-        said += [
-            f"{each.name} of {each.node}, in no turn of its" for each in self._at(outage).events if _near(each, outage)
-        ]
+        near = [each for each in self._at(outage).events if _near(each, outage)]
+        said += [f"{_happened(each, outage)}, in no turn of its" for each in near[:MOST_TOLD]]
         if outage.stall_overlap:
             said.append("its source stalled meanwhile")
         return tuple(said) or ("no phase was under way",)
+
+
+def _happened(event: Event, outage: Outage) -> str:
+    """An event as evidence: what it was, and when, as seen from the outage."""
+    if not event.name.startswith(RESTART):
+        return f"{event.name} of {event.node} {event.earliest - outage.begin:+.1f} s from its begin"
+    when = f"{times.iso(event.latest)[11:19]}Z, {event.latest - outage.begin:+.1f} s from its begin"
+    return f"{event.name.removeprefix(RESTART)} of {event.node} restarted at {when}"
 
 
 def _began_in(phase: Phase, outage: Outage) -> bool:
