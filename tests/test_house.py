@@ -106,7 +106,7 @@ def test_the_wheel_carries_the_catalogue_and_the_console_script(tmp_path: Path) 
     assert {f"exporters/bastion/page/{asset}" for asset in KINDS} <= set(names)
 
 
-@pytest.mark.parametrize("lock", ["runtime.lock", "dev.lock"])
+@pytest.mark.parametrize("lock", ["runtime.lock", "kubernetes.lock", "dev.lock"])
 def test_locks_carry_hashes_and_no_address(lock: str) -> None:
     text = (ROOT / "requirements" / lock).read_text()
     assert "://" not in text
@@ -119,7 +119,7 @@ def test_what_runs_is_locked_the_same_for_tests() -> None:
     def pins(lock: str) -> set[str]:
         return set(re.findall(r"^[\w.-]+==\S+", (ROOT / "requirements" / lock).read_text(), re.MULTILINE))
 
-    assert pins("runtime.lock") <= pins("dev.lock")
+    assert pins("runtime.lock") <= pins("kubernetes.lock") <= pins("dev.lock")
 
 
 def test_make_alone_says_what_there_is() -> None:
