@@ -100,10 +100,13 @@ def test_late_detection_is_not_judged_on_a_machine_that_stalled() -> None:
     assert verdict(found) == "inconclusive"
 
 
+SLOW = {"kind": "slow", "stream": STREAM, "deadline": 0.15}
+
+
 def test_late_detection_and_wide_bounds_are_not_judged_of_a_slow_path() -> None:
     truths = injections(10)
     events = [event(each, late=0.1, wide=0.05) for each in truths]
-    found = broken(judge(truths, [*events, {"kind": "slow", "stream": STREAM}], [STREAM]), TIMES, 0.0)
+    found = broken(judge(truths, [*events, SLOW], [STREAM]), TIMES, 0.0)
     assert [(each.promise, each.judged) for each in found] == [("width", False), ("detection", False)]
 
 
@@ -130,6 +133,16 @@ def test_what_was_not_there_breaks_a_promise() -> None:
 def test_what_is_due(expectation: Expectation, seconds: float, stalls: list[tuple[float, float]], is_due: bool) -> None:
     truth = injections(1, "x", expectation, seconds)
     (row,) = judge(truth, [], [STREAM], stalls=[Bracket(*each) for each in stalls]).rows
+    assert due(row, TIMES["tcp"]) is is_due
+
+
+@pytest.mark.parametrize("expectation", ["path", "frozen"])
+@pytest.mark.parametrize(("seconds", "is_due"), [(0.25, False), (0.27, True)])
+def test_of_a_slow_path_what_outlasts_its_deadline_is_due(
+    expectation: Expectation, seconds: float, is_due: bool
+) -> None:
+    truth = injections(1, "x", expectation, seconds)
+    (row,) = judge(truth, [SLOW], [STREAM]).rows
     assert due(row, TIMES["tcp"]) is is_due
 
 

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable
 from random import Random
+from types import SimpleNamespace
 
+import pytest
 from box import OURSELVES, stream
 
 from exporters.probing.engine import Engine
@@ -87,6 +89,14 @@ def test_a_path_that_becomes_slow_for_good_is_learnt() -> None:
     learn(made, ((150.0 + number * 0.1, 0.3) for number in range(1500)))
     assert made.stats.slow
     assert 0.6 <= made._deadline <= 1.2
+
+
+@pytest.mark.parametrize(
+    ("took", "resent", "prompt"), [(0.05, True, True), (0.07, False, True), (0.07, True, False), (1.0, True, False)]
+)
+def test_a_handshake_was_late_if_its_path_made_it_so(took: float, resent: bool, prompt: bool) -> None:
+    conn = SimpleNamespace(started=5.0, connected=5.0 + took, resent=resent)
+    assert learner()._shook_promptly(conn) is prompt  # type: ignore[arg-type]
 
 
 def test_the_engine_is_what_the_quiet_one_stands_for() -> None:

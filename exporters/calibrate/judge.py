@@ -47,11 +47,16 @@ class Row:
     wrong: tuple[Event, ...] = ()
     known: bool = True  # rule 6
     stalls: tuple[Bracket, ...] = ()  # of the prober's own, meanwhile
-    slow: bool = False  # the stream ever took its path for a slow one, and its deadline was another
+    deadline: float = 0.0  # seconds, the longest one of a stream that ever took its path for slow
 
     @property
     def protocol(self) -> str:
         return self.stream.split("|")[3]
+
+    @property
+    def slow(self) -> bool:
+        """Whether the deadline was another than the promised one."""
+        return self.deadline > 0
 
     @property
     def seen(self) -> bool:
@@ -161,7 +166,10 @@ def judge(
     rows: list[Row] = []
     unasked: list[Event] = []
     told = list(events)
-    slow = {each["stream"] for each in told if each["kind"] == "slow"}
+    slow: dict[str, float] = defaultdict(float)
+    for each in told:
+        if each["kind"] == "slow":
+            slow[each["stream"]] = max(slow[each["stream"]], each["deadline"])
     everything = sorted((each for each in told if each["kind"] in JUDGED), key=lambda each: each["mono"]["detected"])
     for stream in streams:
         meant = [each for each in injections if each.family in {None, int(stream.split("|")[4])}]
@@ -174,7 +182,7 @@ def judge(
             right, beside, wrong = _sort(injection.expectation, belonging[number])
             known, stalled = _known(injection, voids), tuple(_during(injection, stalls))
             rows.append(
-                Row(stream, injection, right, beside, tuple(_without(wrong, voids)), known, stalled, stream in slow)
+                Row(stream, injection, right, beside, tuple(_without(wrong, voids)), known, stalled, slow[stream])
             )
             unasked += wrong
     false = tuple(_without(unasked, voids))

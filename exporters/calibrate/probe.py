@@ -1,7 +1,8 @@
 """The prober that is calibrated, as a process: streams as JSON in argv, what it saw as JSON lines on stdout.
 
 It prints `{"kind": "ready"}` once every stream was up, closed events as /history shows them, each stall of its own
-(`begin`, `end`) and, as `{"kind": "slow"}`, which streams ever took their path for slow; it ends when its stdin does.
+(`begin`, `end`) and, as `{"kind": "slow"}`, which streams took their path for slow, with each longer `deadline`; it ends
+when its stdin does.
 """
 
 import asyncio
@@ -39,7 +40,7 @@ async def probe(streams: list[Stream]) -> None:
     engine.start()
     ended = asyncio.Event()
     loop.add_reader(sys.stdin, ended.set)
-    ready, seq, slow = False, 0, set[str]()
+    ready, seq, longest = False, 0, dict[str, float]()
     while not ended.is_set():
         await asyncio.sleep(LOOK)
         for item in record.history(seq, 1000):
@@ -47,9 +48,9 @@ async def probe(streams: list[Stream]) -> None:
             if item["state"] == "closed":
                 _tell(item)
         for key, stats in record.stats.items():
-            if stats.slow and key not in slow:
-                slow.add(key)
-                _tell({"kind": "slow", "stream": key})
+            if stats.slow and stats.deadline > longest.get(key, 0.0):
+                longest[key] = stats.deadline
+                _tell({"kind": "slow", "stream": key, "deadline": stats.deadline})
         if not ready and all(each.now_state == "up" for each in record.stats.values()):
             ready = True
             _tell({"kind": "ready"})

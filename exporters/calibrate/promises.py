@@ -3,7 +3,8 @@
 T is a stream's interval, R its prompt limit. Of every fault and protocol, in rows whose truth is known:
 1. An interruption of at least T is seen, every time; a frozen peer from T + R on. T here is T + TICK: a probe may leave
    so long after its grid point before that is a stall. Time in which the prober itself stalled does not count: that is
-   a gap, and told as one; what is left must then hold a whole probe and its verdict, R more.
+   a gap, and told as one; what is left must then hold a whole probe and its verdict, R more. Where a path is slow, its
+   deadline more: what the next heartbeat has TCP send again is answered within that.
 2. Bounds hold the truth in 99 of 100: [lower, upper] the duration, and the intervals of start and end the edges.
 3. They are at most 2 T + 50 ms apart in the median, for a frozen peer R more.
 4. Detected within T + R + 20 ms at the 95th percentile. Nothing is subtracted on a loaded machine, but where the
@@ -22,7 +23,6 @@ from typing import Literal, NamedTuple
 
 from exporters.calibrate.judge import Event, Row, Table, mean, middle
 from exporters.probing.stall import GAP
-from exporters.targets import PROMPT_BELOW
 
 TICK = GAP
 RETRANSMITTED = 0.3  # seconds after which a lost heartbeat has been sent again, and lost again if the flow is gone
@@ -67,8 +67,9 @@ def due(row: Row, times: Times) -> bool:
         instant = injection.start == injection.end
         long_enough = instant or injection.shortest >= times.interval + RETRANSMITTED
         return row.protocol != "http" and not row.stalls and long_enough
-    prompt = PROMPT_BELOW if row.slow else times.prompt  # theirs is another one
-    more = prompt if injection.expectation == "frozen" or row.stalls else 0.0
+    more = times.prompt if injection.expectation == "frozen" or row.stalls else 0.0
+    if row.slow:
+        more = row.deadline
     return row.watched >= times.interval + TICK + more
 
 

@@ -198,6 +198,7 @@ class Stats:
     frozen: int = 0
     frozen_seconds: float = 0.0
     slow: bool = False
+    deadline: float = 0.0  # seconds after which an answer was late, where it is slow
     decided: float = 0.0
     last_success: float = 0.0  # Unix time
     round_trip: float = 0.0

@@ -338,9 +338,9 @@ class Stream:
             self._file_retry()
 
     def _shook_promptly(self, conn: Connection) -> bool:
-        """Was the handshake done before its first retransmission? A stall of ours makes it only look late."""
+        """Was the handshake done before its first retransmission? A busy machine of ours makes it only look late."""
         late = conn.connected - conn.started > self.spec.prompt
-        return not late or self._shared.stalls.overlap(conn.started, conn.connected)
+        return not late or not conn.resent or self._shared.stalls.overlap(conn.started, conn.connected)
 
     def expire(self, link: Link) -> None:
         """Stop waiting for late answers on `link`, if that is all it is open for."""
@@ -473,6 +473,7 @@ class Stream:
             self._deadline = latency.deadline(self.spec.prompt)
             self.stats.slow = self._deadline > self.spec.prompt
             if self.stats.slow:
+                self.stats.deadline = self._deadline
                 self._delta = min(max(1.5 * latency.quantile(0.999), self._delta), self._deadline)
 
     def _drop(self, link: Link) -> None:
