@@ -31,13 +31,17 @@ check: .venv/.ready ## style, types, import directions, and that generated files
 	$(PYTHON_OF) -m mypy
 	.venv/bin/lint-imports --no-logo
 	rm -rf $(GENERATED)
-	$(PYTHON_OF) -m alerts.rules --output-dir $(GENERATED)/rules
+	$(PYTHON_OF) -m alerts.command --output-dir $(GENERATED)/rules
 	diff -ru alerts/rules $(GENERATED)/rules
+	$(PYTHON_OF) -m alerts.command check --rules-dir alerts/rules
+	$(PYTHON_OF) -m alerts.reference --output $(GENERATED)/metrics.md
+	diff -u docs/metrics.md $(GENERATED)/metrics.md
 	$(PYTHON_OF) -m grafana --output-dir $(GENERATED)/dashboards
 	diff -ru grafana/dashboards $(GENERATED)/dashboards
 
 generate: .venv/.ready ## write generated files anew
-	$(PYTHON_OF) -m alerts.rules
+	$(PYTHON_OF) -m alerts.command
+	$(PYTHON_OF) -m alerts.reference
 	$(PYTHON_OF) -m grafana
 
 bench: .venv/.ready ## what it costs, as ratios to what others need on the same machine; into build/bench.json too

@@ -1,24 +1,26 @@
-"""The catalogue's thresholds and recorded series -> Prometheus rule files, one a category: `ovnwatch rules`.
+"""The catalogue's thresholds and recorded series -> groups of Prometheus rules, one a category. Pure.
 
 1. Each limit of a threshold is one alert; all limits of a threshold share the alert's name and differ in `severity`.
 2. A label is never a value: the alert's identity must not change with what it measures.
 3. Nothing here that Prometheus 2.42 or OpenShift's monitoring lacks: no labels of a group, no query_offset.
+4. Where only some series can be asked (`reach`), what asks for others is left out: an alert that never fires is worse
+   than none. Where nothing can be recorded, what would be is written out in the alerts.
 """
 
-import argparse
 import re
-import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import yaml
 
-from exporters.catalog import Catalog, Threshold, load, placeholders
-from exporters.strictyaml import BadInput
+from exporters.catalog import EVERYWHERE, Catalog, Recorded, Threshold, metrics_in, placeholders
 
-HEADER = "# Generated from metrics.yaml by `ovnwatch rules`: edit it there.\n"
+# Which series can be asked: all; those of our exporters alone; those of others alone, and then nothing is recorded.
+Reach = Literal["all", "own", "others"]
+HEADER = "# Generated from metrics.yaml by `ovnwatch rules render`: edit it there.\n"
+TOLD, MANY = ":ovnwatch_outages_told:count", 300  # streams; of more, alerts look nothing up
 RUNBOOK_BASE = "alerts/runbooks/"  # their place in the project; a site gives the address under which it serves them
 # How Prometheus' templates print a number in a unit.
 _PRINTED = {
@@ -34,17 +36,49 @@ _PRINTED = {
 _DURATIONS = ((86400_000, "d"), (3600_000, "h"), (60_000, "m"), (1000, "s"), (1, "ms"))
 
 
-def rule_files(catalog: Catalog, scale_for: float = 1.0, runbook_base: str = RUNBOOK_BASE) -> dict[str, dict[str, Any]]:
+def rule_files(
+    catalog: Catalog, scale_for: float = 1.0, runbook_base: str = RUNBOOK_BASE, reach: Reach = "all"
+) -> dict[str, dict[str, Any]]:
     """File name -> its document. `scale_for` multiplies every `for`, so that a demonstration need not wait minutes."""
     rules: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for recorded in catalog.recorded.values():
-        rules[recorded.category].append({"record": recorded.name, "expr": recorded.query})
+    if reach != "others":
+        for recorded in catalog.recorded.values():
+            expr = recorded.query if reach == "all" else recorded.own
+            rules[recorded.category].append({"record": recorded.name, "expr": expr})
     for threshold in catalog.thresholds.values():
-        rules[threshold.category] += alerts(threshold, catalog, scale_for, runbook_base)
+        if told(threshold, catalog, reach):
+            found = threshold if reach != "others" else written_out(threshold, catalog)
+            rules[threshold.category] += alerts(found, catalog, scale_for, runbook_base)
     return {
         f"{category}.yaml": {"groups": [{"name": f"ovnwatch-{category}", "rules": those}]}
         for category, those in rules.items()
     }
+
+
+def told(threshold: Threshold, catalog: Catalog, reach: Reach) -> bool:
+    """Whether all that a threshold asks for is there."""
+    if reach == "all":
+        return True
+    asked = metrics_in(threshold.query)
+    everywhere = {name for name, each in catalog.foreign.items() if each.source == EVERYWHERE}
+    if reach == "own":
+        return asked <= catalog.metrics.keys() | catalog.recorded.keys() | everywhere
+    recorded = {name for name, each in catalog.recorded.items() if each.others}
+    return bool(asked) and asked <= recorded | catalog.foreign.keys() - everywhere
+
+
+def written_out(threshold: Threshold, catalog: Catalog) -> Threshold:
+    """The threshold with what others tell in the place of what is recorded of it."""
+    query = threshold.query
+    for name in metrics_in(query) & catalog.recorded.keys():
+        whole = re.compile(rf"(?<![\w:]){re.escape(name)}(?![\w:])")
+        query = _others(catalog.recorded[name]).join(whole.split(query))
+    return replace(threshold, query=query)
+
+
+def _others(recorded: Recorded) -> str:
+    lines = "\nor\n".join(recorded.others).splitlines()
+    return "(\n" + "".join(f"  {line}\n" for line in lines) + ")"
 
 
 def alerts(threshold: Threshold, catalog: Catalog, scale_for: float, runbook_base: str) -> list[dict[str, Any]]:
@@ -81,22 +115,13 @@ def duration(seconds: float) -> str:
     return text or "0s"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Write the rule files; 0, or 1 when the catalogue is wrong or a file cannot be written."""
-    parser = argparse.ArgumentParser(prog="ovnwatch rules", description="Write the Prometheus rules of metrics.yaml.")
-    parser.add_argument("--output-dir", type=Path, default=Path("alerts/rules"), help="default: %(default)s")
-    parser.add_argument("--scale-for", type=_factor, default=1.0, metavar="FACTOR", help="multiply every `for` by it")
-    parser.add_argument("--runbook-base", default=RUNBOOK_BASE, metavar="URL", help="default: %(default)s")
-    args = parser.parse_args(argv)
-    try:
-        files = rule_files(load(), args.scale_for, args.runbook_base)
-        args.output_dir.mkdir(parents=True, exist_ok=True)
-        for name, document in files.items():
-            (args.output_dir / name).write_text(render(document), encoding="utf-8")
-    except (BadInput, OSError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 1
-    return 0
+def printed_limit(value: float, unit: str) -> str:
+    """A limit as people read it: 90 s -> `1m30s`."""
+    if unit == "seconds":
+        return duration(value)
+    if unit == "bytes":
+        return f"{value / 2**20:.10g}MiB"
+    return f"{value * 100:.10g}%" if unit == "ratio" else _number(value)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -126,27 +151,23 @@ def _number(value: float) -> str:
     return str(int(value)) if value.is_integer() else repr(value)
 
 
-def _limit(value: float, unit: str) -> str:
-    if unit == "seconds":
-        return duration(value)
-    return f"{value * 100:.10g}%" if unit == "ratio" else _number(value)
-
-
 def _description(threshold: Threshold, catalog: Catalog, limit: float) -> str:
     """The description with {name}s turned into Prometheus' templates.
 
-    Another metric of the alert's own series is looked up when the alert is written: `unknown` where it has none.
+    Another metric of the alert's own series is looked up when the alert is written: `unknown` where it has none. Where
+    very many alerts would look up, none does: that would hold up the evaluation for seconds.
     """
     filled = {label: f"{{{{ $labels.{label} }}}}" for label in threshold.scope}
     filled["value"] = f"{{{{ $value | {_PRINTED[threshold.unit]} }}}}"
-    filled["limit"] = _limit(limit, threshold.unit)
+    filled["limit"] = printed_limit(limit, threshold.unit)
     filled["window"] = threshold.window or ""
     head = ""
     for name in placeholders(threshold.description):
         if name not in filled:
             head = _series(threshold.scope)
             printed = f"{{{{ . | first | value | {_PRINTED[catalog.metric(name).unit]} }}}}"
-            filled[name] = f"{{{{ with query (print `{name}` $series) }}}}{printed}{{{{ else }}}}unknown{{{{ end }}}}"
+            looked_up = f"{{{{ with query (print `{name}` $series) }}}}{printed}{{{{ else }}}}unknown{{{{ end }}}}"
+            filled[name] = f"{{{{ if $few }}}}{looked_up}{{{{ else }}}}(see /history){{{{ end }}}}"
     return head + threshold.description.format(**filled)
 
 
@@ -154,14 +175,5 @@ def _series(scope: Sequence[str]) -> str:
     """A template that keeps the selector of the alert's own series; a label the alert lacks selects series without."""
     labels = ("cluster", *scope)
     matchers = ",".join(f"{label}=%q" for label in labels)
-    return f"{{{{ $series := printf `{{{matchers}}}` {' '.join(f'$labels.{label}' for label in labels)} }}}}"
-
-
-def _factor(text: str) -> float:
-    if not re.fullmatch(r"\d+(\.\d+)?", text) or float(text) > 1000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a factor between 0 and 1000")
-    return float(text)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    many = f"{{{{ $few := true }}}}{{{{ range query `{TOLD} > {MANY}` }}}}{{{{ $few = false }}}}{{{{ end }}}}"
+    return f"{many}{{{{ $series := printf `{{{matchers}}}` {' '.join(f'$labels.{label}' for label in labels)} }}}}"

@@ -4,7 +4,8 @@
 2. Labels and units come from closed lists; labels that a scrape configuration overwrites are refused.
 3. A threshold may ask only for metrics that stand in the catalogue, and its limits get worse in one direction.
 4. A threshold that shows a pattern of `where_to_look` has that pattern's summary and recommendation, none of its own.
-5. Everything wrong with the file is said at once, each with its line.
+5. A recorded series asks our own metrics first; `others` tell the same of nodes of which ours tell nothing.
+6. Everything wrong with the file is said at once, each with its line. Keys that begin with x- are the user's.
 """
 
 import re
@@ -19,7 +20,9 @@ from typing import Any, Literal, Self
 import pydantic
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from exporters import strictyaml
+from exporters import promql, strictyaml
+
+metrics_in, seconds = promql.metrics_in, promql.seconds  # for all who read the catalogue
 
 PREFIX = "ovnwatch_"
 # Unit of a value -> how the name of a metric in that unit ends (counters add _total, infos _info).
@@ -38,23 +41,15 @@ SEVERITIES = ("none", "info", "warning", "critical")  # from harmless to worst
 SCRAPE_LABELS = ("container", "endpoint", "instance", "job", "namespace", "node", "pod", "service")
 # OpenShift's user-workload monitoring and usual relabelling set these themselves; ours would become exported_*.
 REFUSED_LABELS = frozenset({*SCRAPE_LABELS, "cluster", "le", "type"})
+# What $by_node(...) in a query does: one value a node, by the node that the address of its exporter names.
+_BY_NODE = 'max without ($scrape) (label_replace({}, "k8s_node", "$1", "instance", "(.*?)(:[0-9]+)?"))'
+EVERYWHERE = "Prometheus"  # the source of what every Prometheus has of whatever it scrapes
 SHORTEST_WINDOW = 120.0  # four scrapes at 30 s
 
 _SAMPLES = ("_bucket", "_count", "_sum")  # what a histogram adds to its name
 # A bound of a counted sum stands behind the unit: outage_seconds_upper_total.
 _KIND_ENDINGS = {"counter": "(?:_lower|_upper)?_total", "info": "_info"}
 _TELLING = re.compile(r"(_seconds|_timestamp|_ratio|_bytes|_total|_info|_bucket|_count|_sum)$")
-_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_DURATION = re.compile(r"(?:\d+(?:ms|[smhdw]))+")
-# What is no metric name in PromQL: strings, matchers, windows, label lists; then words of the language and functions.
-_NOT_NAMES = re.compile(
-    r"""'[^']*' | "[^"]*" | \{[^}]*\} | \[[^]]*\]
-    | \b(?:by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)""",
-    re.VERBOSE,
-)
-_WORDS = re.compile(r"(?<![\w:.$])[A-Za-z_:][\w:]*(?!\s*\(|[\w:])")
-_KEYWORDS = frozenset(("and", "or", "unless", "bool", "offset", "group_left", "group_right", "inf", "nan"))
-
 _Path = tuple[str | int, ...]
 _Problems = Iterator[tuple[_Path, str]]
 
@@ -73,13 +68,33 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A recording rule, evaluated before the alerts of its category; `query` is ready to run."""
+    """A recording rule, evaluated before the alerts of its category; what it asks is ready to run.
+
+    `own` asks metrics of ours, `others` those of other exporters; each of them is a whole query.
+    """
 
     name: str
     category: str
     labels: tuple[str, ...]
     help: str
-    query: str
+    own: str
+    others: tuple[str, ...] = ()
+
+    @property
+    def query(self) -> str:
+        """Whoever tells it, ours first."""
+        return "\nor\n".join((self.own, *self.others))
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A metric of another exporter: what it truly is, its labels, and who exports it."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram", "info"]
+    labels: tuple[str, ...]
+    help: str
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +138,7 @@ class Catalog:
     recorded: Mapping[str, Recorded]
     thresholds: Mapping[str, Threshold]
     where_to_look: Mapping[str, Advice]
+    foreign: Mapping[str, Foreign]
 
     def metric(self, name: str) -> Metric:
         """The metric of that full name, `_total` and `_info` included; KeyError where there is none."""
@@ -145,12 +161,8 @@ def load(path: Path | None = None) -> Catalog:
         recorded=MappingProxyType({name: entry.recorded(name, file) for name, entry in file.recorded.items()}),
         thresholds=MappingProxyType({name: file.threshold(name) for name in file.thresholds}),
         where_to_look=MappingProxyType({key: entry.advice(key) for key, entry in file.where_to_look.items()}),
+        foreign=MappingProxyType({name: entry.foreign(name) for name, entry in file.foreign_metrics.items()}),
     )
-
-
-def metrics_in(query: str) -> set[str]:
-    """Names of the series a PromQL query reads."""
-    return set(_WORDS.findall(_NOT_NAMES.sub(" ", query))) - _KEYWORDS
 
 
 def placeholders(text: str) -> list[str]:
@@ -158,15 +170,10 @@ def placeholders(text: str) -> list[str]:
     return [name for _, name, _, _ in string.Formatter().parse(text) if name is not None]
 
 
-def seconds(duration: str) -> float:
-    """Seconds in a duration as Prometheus writes it (`90s`, `1h30m`); ValueError for anything else."""
-    if not _DURATION.fullmatch(duration):
-        raise ValueError(f"{duration!r} is not a duration such as 90s or 1h30m")
-    return sum(int(number) * _SECONDS[unit] for number, unit in re.findall(r"(\d+)(ms|[smhdw])", duration))
-
-
 class _Entry(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    _notes = pydantic.model_validator(mode="before")(strictyaml.without_notes)
 
 
 class _MetricEntry(_Entry):
@@ -207,16 +214,21 @@ class _ForeignEntry(_Entry):
     help: str
     source: str
 
+    def foreign(self, name: str) -> Foreign:
+        return Foreign(name, self.kind, tuple(self.labels), self.help, self.source)
+
 
 class _RecordedEntry(_Entry):
     category: str
     labels: list[str]
     help: str
     query: str
+    others: list[str] = []
 
     def recorded(self, name: str, file: "_File") -> Recorded:
         labels = tuple(_expanded(self.labels, file.label_sets))
-        return Recorded(name, self.category, labels, self.help, _filled(self.query, None))
+        others = tuple(_filled(each, None) for each in self.others)
+        return Recorded(name, self.category, labels, self.help, _filled(self.query, None), others)
 
     def problems(self, name: str, file: "_File", series: Set[str]) -> _Problems:
         levels = "_".join(_expanded(self.labels, file.label_sets))
@@ -228,6 +240,9 @@ class _RecordedEntry(_Entry):
         yield from _query_problems(self.query, series)
         if "$window" in self.query:
             yield ("query",), "what is recorded has no window"
+        for index, query in enumerate(self.others):
+            for ours in sorted(each for each in metrics_in(query) if each not in file.foreign_metrics):
+                yield ("others", index), f"{ours} is none of foreign_metrics"
 
 
 class _AdviceEntry(_Entry):
@@ -416,7 +431,21 @@ class _File(_Entry):
 
 
 def _filled(query: str, window: str | None) -> str:
+    while "$by_node(" in query:
+        before, _, rest = query.partition("$by_node(")
+        end = _closing(rest)
+        query = before + _BY_NODE.format(rest[:end]) + rest[end + 1 :]
     return query.replace("$scrape", ", ".join(SCRAPE_LABELS)).replace("$window", window or "")
+
+
+def _closing(text: str) -> int:
+    """Where the bracket closes that was opened before `text`; its end if none does."""
+    depth = 1
+    for index, character in enumerate(text):
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if not depth:
+            return index
+    return len(text)
 
 
 def _query_problems(query: str, series: Set[str]) -> _Problems:

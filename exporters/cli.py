@@ -30,7 +30,7 @@ COMMANDS = {
     "history": Command("exporters.history.command", "show, export or verify what an exporter has recorded"),
     "report": Command("alerts.report.command", "what a window cost and why, held against a budget"),
     "gate": Command("alerts.report.gate", "wait until a bastion says that the next node may go, or must not"),
-    "rules": Command("alerts.rules", "write the Prometheus rules that metrics.yaml describes"),
+    "rules": Command("alerts.command", "write or check the Prometheus rules that metrics.yaml describes"),
     "demo": Command(
         "lab.demo", "interrupt three peers on this machine, judge what they measured and which alerts came"
     ),

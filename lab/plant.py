@@ -18,7 +18,7 @@ import aiohttp
 import yaml
 from aiohttp import web
 
-from alerts import rules
+from alerts import command as rules
 from exporters.bastion.settings import BASTION
 from exporters.peer.settings import PEER
 from exporters.settings import Program, Stream

@@ -81,7 +81,7 @@ SCENES = (
         "a break on tcp and ws and no outage: new connections work; http has none to lose",
     ),
     Scene(
-        "refuse", "one", 7.0, "path", "only {what} cut", "only the direction {what} is cut, for {seconds} s",
+        "refuse", "one", 8.5, "path", "only {what} cut", "only the direction {what} is cut, for {seconds} s",
         "an outage on the three streams {what} and nowhere else, and the way back works", "one_way",
     ),
     Scene(

@@ -102,7 +102,7 @@ recorded:
         category="heat",
         labels=("source",),
         help="The hottest.",
-        query="max without (target) (ovnwatch_heat)",
+        own="max without (target) (ovnwatch_heat)",
     )
 
     wrong = recorded.replace("[source]", "[target]", 1).replace("(source:ovnwatch_heat:max)", "(cold[$window])")
@@ -113,6 +113,40 @@ recorded:
         "metrics.yaml:11: recorded.source:ovnwatch_heat:least.query: cold is not in the catalogue",
         "metrics.yaml:11: recorded.source:ovnwatch_heat:least.query: what is recorded has no window",
     ]
+
+
+FOREIGN = """\
+foreign_metrics:
+  heat: {kind: gauge, labels: [instance], help: Some, source: others}
+recorded:
+  target:ovnwatch_heat:max:
+    category: heat
+    labels: [target]
+    help: The hottest.
+    query: max without (source) (ovnwatch_heat)
+    others: ["$by_node(rate(heat{a=\\"b\\"}[5m])) + 1"]
+"""
+
+
+def test_others_tell_what_ours_do_not(tmp_path: Path) -> None:
+    sound = read(tmp_path, FOREIGN + SOUND)
+    left = "container, endpoint, instance, job, namespace, node, pod, service"
+    by_node = 'label_replace(rate(heat{a="b"}[5m]), "k8s_node", "$1", "instance", "(.*?)(:[0-9]+)?")'
+    recorded = sound.recorded["target:ovnwatch_heat:max"]
+    assert recorded.others == (f"max without ({left}) ({by_node}) + 1",)
+    assert recorded.query == f"{recorded.own}\nor\n{recorded.others[0]}"
+    assert sound.foreign["heat"].source == "others"
+
+    wrong = FOREIGN.replace("rate(heat{", "rate(ovnwatch_heat{")
+    said = "metrics.yaml:9: recorded.target:ovnwatch_heat:max.others[0]: ovnwatch_heat is none of foreign_metrics"
+    assert problems(tmp_path, wrong + SOUND) == [said]
+
+
+def test_keys_of_the_users_own_pass(tmp_path: Path) -> None:
+    text = SOUND.replace("    unit: count\n    c", "    x-owner: us\n    unit: count\n    c").replace(
+        "labels:", "x-note: 1\nlabels:", 1
+    )
+    assert read(tmp_path, text).thresholds.keys() == {"OvnwatchHot"}
 
 
 SHOWS = SOUND.replace("summary: It is hot.", "where_to_look: too_hot").replace("    recommendation: Cool it.\n", "")

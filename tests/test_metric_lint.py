@@ -1,6 +1,6 @@
 """No rule, dashboard or document names a metric that nobody exports, or takes the rate of what does not count.
 
-Known are ours, those of other exporters in `data/foreign_metrics.yaml`, and `foreign_metrics` in metrics.yaml.
+Known are ours, those of other exporters in `exporters/foreign_metrics.yaml`, and `foreign_metrics` in metrics.yaml.
 """
 
 import itertools
@@ -36,7 +36,7 @@ def words(text: str) -> Iterator[str]:
 def kinds() -> dict[str, str]:
     """What each series truly is, by its name."""
     found: dict[str, str] = {name: metric.kind for name, metric in catalog.load().metrics.items()}
-    file = yaml.safe_load((ROOT / "tests/data/foreign_metrics.yaml").read_text())
+    file = yaml.safe_load((ROOT / "exporters/foreign_metrics.yaml").read_text())
     for of_it in file.values():
         found |= {name: kind for kind, entries in of_it.items() for entry in entries for name in words(entry)}
     for name, kind in list(found.items()):

@@ -59,6 +59,7 @@ def conntrack(host: Host, deadline: Deadline) -> Iterator[Found]:
 
 
 def daemon_processes(host: Host, deadline: Deadline) -> Iterator[Found]:
+    yield Row("ovnwatch_node_processors", (), processes.processors(text(host.paths.proc / "stat")))
     found = host.usage()
     yield from processes.rows(found)
     for daemon in (each for each in ("ovs-vswitchd", "ovsdb-server") if found.get(each)):

@@ -13,6 +13,7 @@ from exporters.node.rows import Row, named
 COMMAND_LENGTH = 15  # what the kernel keeps of a name
 OPEN_FILES = re.compile(r"^Max open files\s+(\d+|unlimited)\s", re.ASCII | re.MULTILINE)
 BOOT = re.compile(r"^btime (\d+)$", re.ASCII | re.MULTILINE)
+PROCESSOR = re.compile(r"^cpu\d+ ", re.ASCII | re.MULTILINE)
 
 
 class Usage(NamedTuple):
@@ -34,6 +35,14 @@ def boot_time(stat: str) -> int:
     if not found:
         raise GarbledError("/proc/stat tells no boot time")
     return int(found[1])
+
+
+def processors(stat: str) -> int:
+    """How many are online, by /proc/stat. Raises GarbledError."""
+    found = len(PROCESSOR.findall(stat))
+    if not found:
+        raise GarbledError("/proc/stat tells no processor")
+    return found
 
 
 def parse(stat: str, boot: float, ticks: int, page: int) -> Usage:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import aiohttp
 import yaml
 
-from alerts import rules
+from alerts import command as rules
 from exporters.cli import COMMANDS
 from exporters.settings import Stream
 from lab import judge, monitoring
