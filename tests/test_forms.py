@@ -1,0 +1,139 @@
+"""The forms of rules: each is what its schema says, and asks only for what is there where it is taken."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from test_scrape import SCHEMAS, strict
+
+from alerts import command, forms, rules
+from alerts.forms import FORMS, Wanted
+from exporters import catalog
+
+CATALOG = catalog.load()
+OBJECTS = {form: FORMS[form](CATALOG, Wanted()) for form in FORMS if form != "plain"}
+
+
+def found(form: str) -> list[dict[str, Any]]:
+    """All rules of a form."""
+    documents = FORMS[form](CATALOG, Wanted()).values()
+    return [rule for each in documents for group in each.get("spec", each)["groups"] for rule in group["rules"]]
+
+
+def alerts(form: str) -> set[str]:
+    return {each["alert"] for each in found(form) if "alert" in each}
+
+
+@pytest.mark.parametrize("form", OBJECTS)
+def test_an_object_is_what_its_schema_says(form: str) -> None:
+    if "OVNWATCH_SCHEMAS" not in os.environ and not SCHEMAS.is_dir():
+        print("schemas not checked")
+        pytest.skip("schemas not checked")
+    for written in OBJECTS[form].values():
+        group, version = written["apiVersion"].split("/")
+        schema = strict(json.loads((SCHEMAS / f"{group}_{written['kind']}_{version}.json").read_text())["schema"])
+        jsonschema.validate(written, schema)
+        with pytest.raises(jsonschema.ValidationError, match="keep"):
+            jsonschema.validate({**written, "spec": {**written["spec"], "keep": 1}}, schema)
+
+
+def test_user_workload_monitoring_has_only_ours() -> None:
+    everywhere = {name for name, each in CATALOG.foreign.items() if each.source == catalog.EVERYWHERE}
+    asked = set().union(*(catalog.metrics_in(each["expr"]) for each in found("openshift-user")))
+    assert asked <= CATALOG.metrics.keys() | CATALOG.recorded.keys() | everywhere
+    assert alerts("openshift-user") == set(CATALOG.thresholds), "each alert of ours works there"
+    labels = [each["metadata"]["labels"] for each in OBJECTS["openshift-user"].values()]
+    assert {each["openshift.io/prometheus-rule-evaluation-scope"] for each in labels} == {"leaf-prometheus"}
+
+
+def test_the_platform_has_only_what_the_cluster_tells_and_records_nothing() -> None:
+    asked = set().union(*(catalog.metrics_in(each["expr"]) for each in found("openshift-platform")))
+    assert asked <= CATALOG.foreign.keys()
+    assert not [each for each in found("openshift-platform") if "record" in each]
+    assert not [each for each in found("openshift-platform") if "ovnwatch_" in each["expr"]]
+    assert {
+        "OvnwatchOvsCpuHigh",
+        "OvnwatchOvsMemoryHigh",
+        "OvnwatchOvsMemoryGrowing",
+        "OvnwatchDatapathFlowsHigh",
+        "OvnwatchIntegrationBridgeRulesHigh",
+        "OvnwatchExternalBridgeRulesHigh",
+        "OvnwatchOvsMessagesOverflowed",
+        "OvnwatchFlowLimitReached",
+        "OvnwatchUpcallsLost",
+        "OvnwatchDaemonRestarted",
+        "OvnwatchTunnelsMissing",
+    } <= alerts("openshift-platform")
+    assert {each["metadata"]["namespace"] for each in OBJECTS["openshift-platform"].values()} == {
+        forms.PLATFORM_NAMESPACE
+    }
+
+
+def test_an_operator_has_all() -> None:
+    assert found("prometheusrule") == found("plain")
+
+
+def test_what_a_site_chooses(tmp_path: Path) -> None:
+    said = ["--form=prometheusrule", "--label=release=stack", "--namespace=monitoring", f"--output-dir={tmp_path}"]
+    assert command.main(["render", *said]) == 0
+    for file in tmp_path.iterdir():
+        metadata = yaml.safe_load(file.read_text())["metadata"]
+        assert metadata["namespace"] == "monitoring"
+        assert metadata["labels"]["release"] == "stack"
+        assert metadata["name"] == f"ovnwatch-{file.stem}"
+    assert command.main(["check", *said[:3], f"--rules-dir={tmp_path}"]) == 0
+    (tmp_path / "ovs.yaml").write_text("")
+    assert command.main(["check", *said[:3], f"--rules-dir={tmp_path}"]) == 2
+
+
+@pytest.mark.parametrize("flag", ["--label=release", "--form=paper", "--what"])
+def test_what_cannot_be_chosen_is_no_verdict(flag: str) -> None:
+    with pytest.raises(SystemExit, match="1"):
+        command.main(["check", flag])
+
+
+def promtool(*arguments: str) -> None:
+    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.system("promtool")
+@pytest.mark.parametrize("form", OBJECTS)
+def test_prometheus_accepts_what_is_in_an_object(form: str, tmp_path: Path) -> None:
+    for name, written in OBJECTS[form].items():
+        (tmp_path / name).write_text(rules.render(written["spec"]))
+    promtool("check", "rules", "--lint=all", "--lint-fatal", *map(str, tmp_path.iterdir()))
+
+
+CLUSTER = 'job="ovnkube-node", namespace="openshift-ovn-kubernetes", instance="worker-1", pod="ovnkube-node-x7"'
+CGROUP = 'job="kubelet", metrics_path="/metrics/cadvisor", instance="10.0.0.9:10250", node="worker-1"'
+FIRES = {
+    "OvnwatchOvsCpuHigh": (f'container_cpu_usage_seconds_total{{{CGROUP}, id="/ovs.slice/ovs-vswitchd.service"}}', 45),
+    "OvnwatchIntegrationBridgeRulesHigh": (f'ovs_vswitchd_bridge_flows_total{{{CLUSTER}, bridge="br-int"}}', 2000),
+    "OvnwatchUpcallsLost": (f'ovs_vswitchd_dp_flows_lookup_lost{{{CLUSTER}, datapath="ovs-system"}}', 2),
+    "OvnwatchOvsMessagesOverflowed": (f"ovs_vswitchd_rconn_overflow{{{CLUSTER}}}", 10),
+}
+
+
+@pytest.mark.system("promtool")
+def test_the_platforms_alerts_fire_on_what_the_cluster_tells(tmp_path: Path) -> None:
+    """Names as ovn-kubernetes 8871cd9ce (2026-08-21) and cAdvisor have them; each rises by so much a minute."""
+    for name, written in OBJECTS["openshift-platform"].items():
+        (tmp_path / name).write_text(rules.render(written["spec"]))
+    series = [{"series": name, "values": f"0+{step}x60"} for name, step in FIRES.values()]
+    firing = 'count by (alertname, k8s_node) (ALERTS{alertstate="firing", severity="warning"})'
+    labels = [f'{{alertname="{name}", k8s_node="worker-1"}}' for name in FIRES]
+    expected = {"expr": firing, "eval_time": "30m", "exp_samples": [{"labels": each, "value": 1} for each in labels]}
+    nothing = {"expr": "ALERTS", "eval_time": "30m", "exp_samples": []}
+    tests = [
+        {"interval": "1m", "input_series": series, "promql_expr_test": [expected]},
+        {"interval": "1m", "input_series": [{"series": "up", "values": "1x60"}], "promql_expr_test": [nothing]},
+    ]
+    files = [str(each) for each in tmp_path.iterdir()]
+    (tmp_path / "case").write_text(yaml.safe_dump({"rule_files": files, "evaluation_interval": "1m", "tests": tests}))
+    promtool("test", "rules", str(tmp_path / "case"))
