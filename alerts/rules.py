@@ -93,6 +93,7 @@ def alerts(threshold: Threshold, catalog: Catalog, scale_for: float, runbook_bas
             "annotations": {
                 "summary": threshold.summary,
                 "description": _description(threshold, catalog, limit),
+                **_cause(threshold, catalog),
                 "recommendation": threshold.recommendation,
                 "runbook_url": f"{runbook_base}{threshold.name}.md",
             },
@@ -149,6 +150,13 @@ def _bracketed(query: str) -> str:
 
 def _number(value: float) -> str:
     return str(int(value)) if value.is_integer() else repr(value)
+
+
+def _cause(threshold: Threshold, catalog: Catalog) -> dict[str, str]:
+    """What a pattern blames, for notifications."""
+    if threshold.where_to_look is None:
+        return {}
+    return {"cause": catalog.where_to_look[threshold.where_to_look].blames}
 
 
 def _description(threshold: Threshold, catalog: Catalog, limit: float) -> str:

@@ -124,8 +124,9 @@ def test_how_a_limit_is_compared_and_told(query: str, limit: float, unit: str, e
 def test_an_alert_has_all_that_its_reader_needs(alert: dict[str, Any]) -> None:
     assert alert["labels"].keys() == {"severity", "component"}
     assert alert["labels"]["severity"] in catalog.SEVERITIES
-    assert alert["annotations"].keys() == {"summary", "description", "recommendation", "runbook_url"}
-    assert all(text.endswith(".") for key, text in alert["annotations"].items() if key != "runbook_url")
+    cause = {"cause"} if CATALOG.thresholds[alert["alert"]].where_to_look else set()
+    assert alert["annotations"].keys() == {"summary", "description", "recommendation", "runbook_url"} | cause
+    assert all(alert["annotations"][key].endswith(".") for key in ("summary", "description", "recommendation"))
 
 
 @each_alert
