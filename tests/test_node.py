@@ -321,6 +321,7 @@ def test_it_serves_metrics_and_state_until_it_is_told_to_end(ovs: DummyOvs, tmp_
         known = catalog.load().metrics
         ours = {sample.name for family in families.values() for sample in family.samples if "ovnwatch" in sample.name}
         assert ours <= known.keys()
+        assert families["ovnwatch_node"].samples[0].labels == {"k8s_node": "n"}
         assert all(sample.value == 1 for sample in families["ovnwatch_node_collector_success"].samples)
         assert {sample.labels["bridge"] for sample in families["ovnwatch_ovs_bridge_rules"].samples} == {"br-int"}
         told = json.loads(get(exporter, "/state")[0])

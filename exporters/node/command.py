@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from exporters import catalog
-from exporters.exposition import Exposition, make_registry
-from exporters.identity import identify
+from exporters.exposition import Exposition, Info, make_registry
+from exporters.identity import Identity, identify
 from exporters.node import shown
 from exporters.node.failing import FAILURES
 from exporters.node.host import Host
@@ -65,10 +65,17 @@ def once(settings: NodeSettings) -> str:
     return shown.text(families).rstrip("\n")
 
 
+def node_info(identity: Identity) -> Info:
+    """The metric that gives all others of this exporter the node's name, by a join."""
+    metric = catalog.load().metric("ovnwatch_node_info")
+    return Info(metric.name, metric.help, {"k8s_node": identity.node or identity.source})
+
+
 async def _run(settings: NodeSettings, end: End) -> None:
     identity = identify(settings.source, settings.node, settings.zone)
     scrape = make_scrape(settings)
-    exposition = Exposition(make_registry(build_info(identity), scrape), pause=0)  # nothing here is measured in time
+    # Nothing here is measured in time: it need not pause.
+    exposition = Exposition(make_registry(build_info(identity), node_info(identity), scrape), pause=0)
 
     def read() -> str:
         who = {"source": identity.source, "node": identity.node or identity.source}
