@@ -9,10 +9,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from grafana import boards, connectivity
+from grafana import boards, connectivity, itself, migration, network, overview, ovn, ovs
 
 DASHBOARDS: dict[str, Callable[..., dict[str, Any]]] = {
+    "overview": overview.board,
+    "migration": migration.board,
     "connectivity": connectivity.board,
+    "network": network.board,
+    "ovn": ovn.board,
+    "ovs": ovs.board,
+    "itself": itself.board,
 }
 
 

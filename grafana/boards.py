@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from grafanalib import core
 from grafanalib._gen import DashboardEncoder
 
-from grafana import grid, looks
+from grafana import grid, looks, parts
 from grafana.grid import Place
-from grafana.panels import DATASOURCE, Json, Panel
+from grafana.parts import DATASOURCE, SCRAPE_INTERVAL, Json, Panel
 
 SCHEMA_VERSION = 39
 TAG = "ovnwatch"
@@ -42,11 +42,29 @@ class Row(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """A variable: the values that a label of a metric has."""
+    """A variable: the values that a label of a metric has. One that is hidden follows the others' choice."""
 
     label: str
     title: str
     metric: str
+    hidden: bool = False
+
+
+class Setting(NamedTuple):
+    """A variable with values of our own, of which the first is chosen."""
+
+    name: str
+    title: str
+    values: Sequence[str]
+
+
+class Mark(NamedTuple):
+    """An annotation: a line or a stretch in all graphs while an expression is 1. `title` may have {{label}}s."""
+
+    name: str
+    expr: str
+    title: str
+    colour: str
 
 
 def board(
@@ -56,6 +74,8 @@ def board(
     rows: Sequence[Row],
     choices: Sequence[Choice],
     *,
+    settings: Sequence[Setting] = (),
+    marks: Sequence[Mark] = (),
     multi_cluster: bool = False,
 ) -> Json:
     """A whole board; `choices` in the order in which each narrows the next. The cluster shows where there are several.
@@ -79,8 +99,8 @@ def board(
         graphTooltip=core.GRAPH_TOOLTIP_MODE_SHARED_CROSSHAIR,
         schemaVersion=SCHEMA_VERSION,
         time=core.Time("now-1h", "now"),
-        annotations=core.Annotations(list=[_alerts_and_notes()]),
-        templating=core.Templating(list=_variables(choices, multi_cluster=multi_cluster)),
+        annotations=core.Annotations(list=[_alerts_and_notes(), *map(_mark, marks)]),
+        templating=core.Templating(list=[*_variables(choices, multi_cluster=multi_cluster), *map(_setting, settings)]),
         links=[core.DashboardLink(asDropdown=True, includeVars=True, keepTime=True, tags=[TAG], title=TAG)],
         panels=panels,
     )
@@ -90,6 +110,17 @@ def board(
         "timepicker": {"refresh_intervals": REFRESH_EVERY},
         "panels": [_pruned_panel(panel) for panel in plain["panels"]],
     }
+
+
+def address(uid: str, *, times: tuple[str, str] | None = None, **fields: str) -> str:
+    """Where a value of a table leads: a board; variable -> the column (a single word) whose value it gets.
+
+    times: the columns that have when it begins and ends, in milliseconds; the same time as here if not given.
+    """
+    chosen = "".join(f"&var-{variable}=${{__data.fields.{heading}}}" for variable, heading in fields.items())
+    edges = zip(("from", "to"), times or (), strict=False)
+    when = "&".join(f"{name}=${{__data.fields.{heading}.numeric}}" for name, heading in edges) or "${__url_time_range}"
+    return f"/d/{uid}?${{datasource:queryparam}}&${{cluster:queryparam}}&{when}{chosen}"
 
 
 def render(dashboard: Json) -> str:
@@ -115,11 +146,45 @@ def _alerts_and_notes() -> Json:
     }
 
 
+def _mark(mark: Mark) -> Json:
+    """Grafana 9 reads the expression above, later ones in `target`."""
+    return {
+        "datasource": DATASOURCE,
+        "enable": True,
+        "expr": mark.expr,
+        "hide": False,
+        "iconColor": mark.colour,
+        "name": mark.name,
+        "step": SCRAPE_INTERVAL,
+        "tagKeys": "",
+        "target": {"expr": mark.expr, "interval": SCRAPE_INTERVAL, "refId": "Anno"},
+        "textFormat": "",
+        "titleFormat": mark.title,
+        "useValueForTime": False,
+    }
+
+
+def _setting(setting: Setting) -> Json:
+    first = setting.values[0]
+    return {
+        "current": {"selected": True, "text": first, "value": first},
+        "hide": 0,
+        "includeAll": False,
+        "label": setting.title,
+        "multi": False,
+        "name": setting.name,
+        "options": [{"selected": each == first, "text": each, "value": each} for each in setting.values],
+        "query": ",".join(setting.values),
+        "type": "custom",
+    }
+
+
 def _variables(choices: Sequence[Choice], *, multi_cluster: bool) -> list[Json]:
     cluster = Choice("cluster", "Cluster", choices[0].metric)
     made = [_datasource()]
     for number, choice in enumerate([cluster, *choices]):
-        before = [each.label for each in (cluster, *choices)[:number]]
+        known = (cluster.label, *parts.labels(choice.metric))
+        before = [each.label for each in (cluster, *choices)[:number] if each.label in known]
         matchers = ",".join(f'{label}=~"${label}"' for label in before)
         query = f"label_values({choice.metric}{f'{{{matchers}}}' if matchers else ''}, {choice.label})"
         made.append(_variable(choice, query))
@@ -145,6 +210,14 @@ def _datasource() -> Json:
 
 
 def _variable(choice: Choice, query: str) -> Json:
+    # All values of a hidden one are those that the others leave, which is not the same as any.
+    made = _visible(choice, query)
+    return (
+        {name: each for name, each in made.items() if name != "allValue"} | {"hide": HIDDEN} if choice.hidden else made
+    )
+
+
+def _visible(choice: Choice, query: str) -> Json:
     return {
         "allValue": ".+",
         "current": {"selected": True, "text": ["All"], "value": ["$__all"]},
@@ -171,7 +244,7 @@ def _placed(rows: Iterable[Row]) -> list[Json]:
         places = grid.flow([panel.size for panel in row.panels], top + grid.ROW_HEIGHT)
         panels = [_at(panel.body, panel.key, place) for panel, place in zip(row.panels, places, strict=True)]
         heading = core.RowPanel(title=row.title, collapsed=row.collapsed).to_json_data()
-        line = _at(heading, row.key, Place(0, top, grid.WIDTH, grid.ROW_HEIGHT))
+        line = _at(heading, f"row {row.key}", Place(0, top, grid.WIDTH, grid.ROW_HEIGHT))
         found += [line | {"panels": panels}] if row.collapsed else [line, *panels]
         top = top + grid.ROW_HEIGHT if row.collapsed else grid.bottom(places, top + grid.ROW_HEIGHT)
     return found

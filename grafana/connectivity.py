@@ -1,14 +1,13 @@
 """The board "Connectivity": which paths carry traffic, which did not and for how long, and how well that is known."""
 
-from grafana import boards, looks, panels
+from grafana import boards, looks, marks, panels, parts
 from grafana.boards import Choice, Row
 from grafana.grid import Size
-from grafana.panels import Column, Query
+from grafana.parts import Column, Query
 from grafana.queries import (
-    OBSERVED,
+    ANY,
     OPEN,
-    REACHED,
-    SOURCE,
+    STREAM,
     WATCHED,
     WAY,
     bound,
@@ -32,14 +31,23 @@ CHOICES = (
 )
 WAYS = {"path": "Path", "protocol": "Protocol"}
 ENDS = {"source": "Source", "target": "Target", **WAYS, "family": "IP"}
-# Where a row of outages leads: this board, for its two ends only.
-ONE_PAIR = (
-    f"/d/{UID}?${{datasource:queryparam}}&${{cluster:queryparam}}&${{__url_time_range}}"
-    "&var-source=${__data.fields.Source}&var-target=${__data.fields.Target}"
-)
+MARGIN = 300_000  # milliseconds shown before and after an outage
+ONE_PAIR = parts.Link("Show only this", boards.address(UID, source="Source", target="Target"))
+AT_THE_NODE = [
+    parts.Link(f"{title} of that node at that minute", boards.address(uid, times=("From", "To"), k8s_node="Node"))
+    for title, uid in (("OVS", "ovnwatch-ovs"), ("Network", "ovnwatch-network"), ("OVN", "ovnwatch-ovn"))
+]
+LAST_START, LAST_END = (f"ovnwatch_last_outage_{each}_timestamp_seconds" for each in ("start", "end"))
 OUTAGE_SECONDS = "ovnwatch_outage_seconds_total"
+TARGET = "{{target}}"
 FROZEN = "ovnwatch_peer_frozen_seconds_total"
 ROUND_TRIP = "ovnwatch_probe_duration_seconds"
+
+
+def of_the_last(expr: str) -> str:
+    """Of streams that had an outage."""
+    return f"{expr} and on ({STREAM}) {now(LAST_START)}"
+
 
 VERDICT = Row(
     "verdict",
@@ -205,11 +213,10 @@ OUTAGES = Row(
             "listed. At least and at most are its bounds, about is right on average. Good: nothing since the work "
             "began. The exporters' /history lists all of them, with causes.",
             [
-                Column("Start", f"{now('ovnwatch_last_outage_start_timestamp_seconds')} * 1000", "timestamp"),
+                Column("Start", f"{now(LAST_START)} * 1000", "timestamp"),
                 Column(
                     "End",
-                    f"({now('ovnwatch_last_outage_end_timestamp_seconds')} unless {now('ovnwatch_outage_open')} == 1)"
-                    " * 1000",
+                    f"({now(LAST_END)} unless {now('ovnwatch_outage_open')} == 1) * 1000",
                     "timestamp",
                     missing="still open",
                 ),
@@ -222,11 +229,19 @@ OUTAGES = Row(
                     decimals=2,
                 ),
                 Column("At most", now("ovnwatch_last_outage_upper_seconds"), "seconds", decimals=2),
+                Column("Info", of_the_last(f"max by ({STREAM}, target_node) (ovnwatch_stream_info{ANY})"), hidden=True),
+                Column("From", f"{now(LAST_START)} * 1000 - {MARGIN}", "none", hidden=True),
+                Column(
+                    "To",
+                    f"({now(LAST_END)} > {now(LAST_START)} or {now(LAST_START)}) * 1000 + {MARGIN}",
+                    "none",
+                    hidden=True,
+                ),
             ],
-            rows=ENDS,
+            rows=ENDS | {"target_node": "Node"},
             size=Size(24, 8),
             sort="Start",
-            link=ONE_PAIR,
+            links={"Source": [ONE_PAIR], "Node": AT_THE_NODE},
         ),
     ],
 )
@@ -328,66 +343,41 @@ PATHS = Row(
 )
 
 
-def by_source(metric: str, labels: str = "", selector: str = SOURCE) -> str:
-    return f"sum by (cluster, source{labels}) (rate({metric}{selector}[$__rate_interval]))"
-
-
-OURSELVES = Row(
-    "ourselves",
-    "How well the exporters themselves run",
+BROKEN = Row(
+    "broken",
+    "Breaks, frozen peers and the mesh",
     [
         panels.timeseries(
-            "observed-share",
-            "Share of the time observed",
-            "Of each source's least observed stream that was ever answered. Good: 100 %. Below the line outages may "
-            "have been missed, and the alert fires.",
-            [Query(f"min by (cluster, source) (rate({OBSERVED}[$__rate_interval]) and {REACHED})", "{{source}}")],
-            unit="ratio",
-            size=Size(8, 8),
-            threshold="OvnwatchNotObserving",
-            calcs=("min",),
-        ),
-        panels.timeseries(
-            "schedule-lag",
-            "Probes sent late, p99",
-            "How much later than planned all but one in a hundred probes were sent. Good: a few milliseconds. More: "
-            "the exporter gets too little CPU.",
-            [Query(quantile(0.99, "ovnwatch_schedule_lag_seconds", "cluster, source", SOURCE), "{{source}}")],
+            "breaks-by-target",
+            "Connections broken, by target",
+            "Seconds in which established connections to each target carried nothing while fresh ones worked, of the "
+            "worst stream, in each step. Good: no bar.",
+            [Query(f"max by (cluster, target) ({measured_step('ovnwatch_connection_break_seconds_total')})", TARGET)],
             unit="seconds",
-            size=Size(8, 8),
+            size=Size(8, 9),
+            style="bars",
+            calcs=("sum", "max"),
         ),
         panels.timeseries(
-            "stalls",
-            "Share of the time stalled",
-            "The time in which the exporter itself did not run. Good: 0. Outcomes in it are judged later or not at "
-            "all.",
-            [Query(by_source("ovnwatch_stall_seconds_total"), "{{source}}")],
-            unit="ratio",
-            size=Size(8, 8),
+            "frozen-by-target",
+            "Frozen peers, by target",
+            "Seconds in which each target accepted connections and did not answer, of the worst stream, in each step. "
+            "Good: no bar. Look at the peer's process and node: the path worked.",
+            [Query(f"max by (cluster, target) ({measured_step(FROZEN)})", TARGET)],
+            unit="seconds",
+            size=Size(8, 9),
+            style="bars",
+            calcs=("sum", "max"),
         ),
-        panels.timeseries(
-            "gaps",
-            "Share of the time not observed",
-            "Gaps by their reason: time of which nothing is known, neither outage nor health. Good: 0.",
-            [Query(by_source("ovnwatch_observation_gap_seconds_total", ", reason"), "{{source}} {{reason}}")],
-            unit="ratio",
-            size=Size(8, 8),
-        ),
-        panels.timeseries(
-            "skipped",
-            "Probes skipped",
-            "Grid points at which no probe was sent, each second. Good: 0. They widen bounds and lower coverage.",
-            [Query(by_source("ovnwatch_probes_skipped_total", ", reason"), "{{source}} {{reason}}")],
-            unit="per second",
-            size=Size(8, 8),
-        ),
-        panels.timeseries(
-            "not-judged",
-            "Probes not judged",
-            "Probes that failed through our own fault, each second, and so say nothing of the path. Good: 0.",
-            [Query(by_source("ovnwatch_probe_unknown_total", ", reason", WAY), "{{source}} {{reason}}")],
-            unit="per second",
-            size=Size(8, 8),
+        panels.matrix(
+            "mesh",
+            "Mesh",
+            "The worst state of all streams from each source (a row) to each target (a column) now. Good: up wherever "
+            "somebody looks. A whole row points at the source, a whole column at the target. Empty: left to others.",
+            f"max by (source, target) ({state_now()})",
+            row=("source", "Source"),
+            column="target",
+            size=Size(8, 9),
         ),
     ],
     collapsed=True,
@@ -414,10 +404,10 @@ WORDS = Row(
     collapsed=True,
 )
 
-ROWS = (VERDICT, STATES, OUTAGES, PATHS, OURSELVES, WORDS)
+ROWS = (VERDICT, STATES, OUTAGES, PATHS, BROKEN, WORDS)
 
 
-def board(*, multi_cluster: bool = False) -> panels.Json:
+def board(*, multi_cluster: bool = False) -> parts.Json:
     """The board's JSON."""
     return boards.board(
         UID,
@@ -426,5 +416,6 @@ def board(*, multi_cluster: bool = False) -> panels.Json:
         "may be wrong.",
         ROWS,
         CHOICES,
+        marks=marks.OF_THE_CLUSTER,
         multi_cluster=multi_cluster,
     )

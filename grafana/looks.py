@@ -23,6 +23,7 @@ UNITS = {
     "state": "none",
     "none": "none",
     "per second": "cps",
+    "bytes per second": "Bps",
 }
 NO_VALUE = "no data"
 ABOVE_ZERO = 1e-9  # Grafana's steps include their value, but `> 0` does not include 0
@@ -46,6 +47,26 @@ DOWN = State(7, "down", VERMILION)
 STATES = (UP, NO_DATA, UNKNOWN, NOT_OBSERVED, INTERRUPTED, NOT_ANSWERING, DOWN)
 
 
+class Word(NamedTuple):
+    """What a value is called, and its colour."""
+
+    value: float
+    text: str
+    colour: str
+
+
+# Words for gauges of two values, and for what is only there while it is so.
+UP_DOWN = (Word(1, "up", GREEN), Word(0, "down", VERMILION))
+YES_NO = (Word(1, "yes", GREEN), Word(0, "no", ORANGE))
+IS_SO = (Word(1, "yes", BLUE),)
+
+
+def words(said: Sequence[Word]) -> list[dict[str, Any]]:
+    """Value mappings from values to their words and colours."""
+    options = {f"{each.value:g}": {"color": each.colour, "index": n, "text": each.text} for n, each in enumerate(said)}
+    return [{"type": "value", "options": options}, missing()]
+
+
 def missing(text: str = NO_VALUE) -> dict[str, Any]:
     """A value mapping: what is not there is said in grey. Without it Grafana would take the colour of the best step."""
     return {
@@ -56,10 +77,7 @@ def missing(text: str = NO_VALUE) -> dict[str, Any]:
 
 def state_mappings() -> list[dict[str, Any]]:
     """Value mappings from each state's code to its word and colour."""
-    options = {
-        str(state.code): {"color": state.colour, "index": n, "text": state.text} for n, state in enumerate(STATES)
-    }
-    return [{"type": "value", "options": options}, missing()]
+    return words([Word(state.code, state.text, state.colour) for state in STATES])
 
 
 def bad_above_zero(colour: str) -> list[dict[str, Any]]:
@@ -67,6 +85,15 @@ def bad_above_zero(colour: str) -> list[dict[str, Any]]:
     return [
         {"type": "value", "options": {"0": {"color": GREEN, "index": 0, "text": "0"}}},
         {"type": "range", "options": {"from": ABOVE_ZERO, "to": 1e12, "result": {"color": colour, "index": 1}}},
+        missing(),
+    ]
+
+
+def bad_below_zero() -> list[dict[str, Any]]:
+    """Value mappings for what is left of something: below 0 it is spent."""
+    return [
+        {"type": "range", "options": {"from": -1e12, "to": -ABOVE_ZERO, "result": {"color": VERMILION, "index": 0}}},
+        {"type": "range", "options": {"from": 0, "to": 1e12, "result": {"color": GREEN, "index": 1}}},
         missing(),
     ]
 

@@ -8,51 +8,28 @@
 """
 
 from collections.abc import Mapping, Sequence
-from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from grafanalib import core
 
-from exporters import catalog
 from grafana import looks
 from grafana.grid import Size
-
-Json = dict[str, Any]
-
-DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
-# The slowest scrapes the boards are made for. Grafana makes $__rate_interval at least four of them.
-SCRAPE_INTERVAL = "30s"
-CALCS = {"max": "Max", "min": "Min", "sum": "Total"}  # what sums series up, and what Grafana's legend calls it
-
-
-class Query(NamedTuple):
-    """PromQL, what its series are called, and their unit where it is not the panel's."""
-
-    expr: str
-    legend: str = "__auto"
-    unit: str = ""
-
-
-class Column(NamedTuple):
-    """A column of a table: its heading, and PromQL with one value a row."""
-
-    heading: str
-    expr: str
-    unit: str = "count"
-    threshold: str = ""
-    missing: str = looks.NO_VALUE
-    decimals: int | None = None
-
-
-class Panel(NamedTuple):
-    """A panel without its place; `key` names it for ever."""
-
-    key: str
-    size: Size
-    body: Json
-
-
-# --- panels
+from grafana.parts import (
+    CALCS,
+    DATASOURCE,
+    Column,
+    Json,
+    Link,
+    Panel,
+    Query,
+    common,
+    override,
+    properties_of,
+    state_extras,
+    state_options,
+    targets_of,
+    threshold_of,
+)
 
 
 def stat(
@@ -67,12 +44,13 @@ def stat(
     mappings: Sequence[Json] | None = None,
     overrides: Sequence[Json] = (),
     decimals: int | None = None,
+    names: bool = False,
 ) -> Panel:
-    """Numbers of now, or of the whole range; several are told apart by their legends."""
+    """Numbers of now, or of the whole range; several are told apart by their legends. `names`: say only these."""
     mappings = [looks.missing()] if mappings is None else mappings
     shape = core.Stat(
-        **_common(title, description, _targets(queries, instant=True)),
-        thresholds=looks.steps(_threshold(threshold)),
+        **common(title, description, targets_of(queries, instant=True)),
+        thresholds=looks.steps(threshold_of(threshold)),
         format=looks.UNITS[unit],
         decimals=decimals,
         mappings=list(mappings),
@@ -81,7 +59,7 @@ def stat(
         graphMode="none",
         orientation="auto",
         reduceCalc="lastNotNull",
-        textMode="value" if len(queries) == 1 and not overrides else "value_and_name",
+        textMode="name" if names else "value" if len(queries) == 1 and not overrides else "value_and_name",
         color={"mode": "thresholds"},
         overrides=[*_units(queries), *overrides],
         extraJson={"options": {"wideLayout": True}},
@@ -107,8 +85,8 @@ def timeseries(
     The legend shows `calcs` of each series, the worst by the first of them on top.
     """
     shape = core.TimeSeries(
-        **_common(title, description, _targets(queries)),
-        thresholds=looks.steps(_threshold(threshold)),
+        **common(title, description, targets_of(queries)),
+        thresholds=looks.steps(threshold_of(threshold)),
         thresholdsStyleMode="dashed" if threshold else "off",
         unit=looks.UNITS[unit],
         mappings=[looks.missing()],
@@ -130,21 +108,31 @@ def timeseries(
     return Panel(key, size, shape.to_json_data())
 
 
-def state_timeline(key: str, title: str, description: str, query: Query, *, size: Size) -> Panel:
-    """One line a series, in the colours and words of states."""
+def state_timeline(
+    key: str,
+    title: str,
+    description: str,
+    queries: Query | Sequence[Query],
+    *,
+    size: Size,
+    mappings: Sequence[Json] | None = None,
+) -> Panel:
+    """One line a series, in the colours and words of states, or of other mappings."""
     shape = core.StateTimeline(
-        **_common(title, description, _targets([query])),
-        **_state_fields(),
+        **common(title, description, targets_of([queries] if isinstance(queries, Query) else queries)),
+        colorMode="thresholds",
+        fillOpacity=80,
+        mappings=looks.state_mappings() if mappings is None else list(mappings),
         showValue="auto",
         mergeValues=True,
-        extraJson=_state_extras() | {"options": {**_state_options(), "perPage": 20}},
+        extraJson=state_extras() | {"options": {**state_options(), "perPage": 20}},
     )
     return Panel(key, size, shape.to_json_data())
 
 
 def status_history(key: str, title: str, description: str, query: Query, *, size: Size, points: int = 60) -> Panel:
     """One line a series and `points` cells in each: an overview of many series. grafanalib has no such panel."""
-    shape = core.Panel(**_common(title, description, _targets([query])), extraJson=_state_extras())
+    shape = core.Panel(**common(title, description, targets_of([query])), extraJson=state_extras())
     body = shape.panel_json(
         {
             "type": "status-history",
@@ -153,7 +141,7 @@ def status_history(key: str, title: str, description: str, query: Query, *, size
                 "defaults": {"custom": {"fillOpacity": 80, "lineWidth": 1}, "mappings": looks.state_mappings()},
                 "overrides": [],
             },
-            "options": {**_state_options(), "colWidth": 0.9, "rowHeight": 0.9, "showValue": "never"},
+            "options": {**state_options(), "colWidth": 0.9, "rowHeight": 0.9, "showValue": "never"},
         }
     )
     return Panel(key, size, body)
@@ -161,8 +149,8 @@ def status_history(key: str, title: str, description: str, query: Query, *, size
 
 def heatmap(key: str, title: str, description: str, query: Query, *, unit: str, size: Size) -> Panel:
     """The buckets of a histogram over time; the query gives one series a bucket. grafanalib's is of an older shape."""
-    targets = _targets([query], form="heatmap")
-    body = core.Panel(**_common(title, description, targets)).panel_json(
+    targets = targets_of([query], form="heatmap")
+    body = core.Panel(**common(title, description, targets)).panel_json(
         {
             "type": "heatmap",
             "fieldConfig": {
@@ -205,15 +193,16 @@ def table(
     rows: Mapping[str, str],
     size: Size,
     sort: str,
-    link: str = "",
+    links: Mapping[str, Sequence[Link]] | None = None,
 ) -> Panel:
     """One row for each set of values of the labels `rows` (label -> heading), sorted by a column, the highest first.
 
-    Each column is a query whose result has these labels, `cluster` and no others. `link` is where a row leads.
+    Each column is a query whose result has these labels, or some of them, `cluster` and no others. `links`: where the
+    values below a heading lead.
     """
     queries = [Query(column.expr) for column in columns]
     headings = {"cluster": "Cluster", **rows}
-    values = [f"Value #{target['refId']}" if len(queries) > 1 else "Value" for target in _targets(queries)]
+    values = [f"Value #{target['refId']}" if len(queries) > 1 else "Value" for target in targets_of(queries)]
     names = {**headings, **dict(zip(values, (column.heading for column in columns), strict=True))}
     organize = {
         "excludeByName": {"Time": True},
@@ -224,11 +213,11 @@ def table(
         key,
         title,
         description,
-        _targets(queries, instant=True, form="table"),
+        targets_of(queries, instant=True, form="table"),
         transformations=[{"id": "merge", "options": {}}, {"id": "organize", "options": organize}],
         overrides=[
             *map(_column, columns),
-            *([_override(headings[next(iter(rows))], links=_links(link))] if link else []),
+            *(override(heading, links=[_link(each) for each in those]) for heading, those in (links or {}).items()),
         ],
         size=size,
         sort=sort,
@@ -245,7 +234,7 @@ def matrix(
         key,
         title,
         description,
-        _targets([Query(expr)], instant=True, form="table"),
+        targets_of([Query(expr)], instant=True, form="table"),
         transformations=[
             *({"id": "sortBy", "options": {"sort": [{"field": each, "desc": False}]}} for each in (column, label)),
             {
@@ -253,7 +242,7 @@ def matrix(
                 "options": {"rowField": label, "columnField": column, "valueField": "Value", "emptyValue": "null"},
             },
         ],
-        overrides=[_override(corner, displayName=heading, **{"custom.cellOptions": {"type": "auto"}})],
+        overrides=[override(corner, displayName=heading, **{"custom.cellOptions": {"type": "auto"}})],
         size=size,
         mappings=looks.state_mappings(),
         cell={"type": "color-background", "mode": "basic"},
@@ -270,80 +259,15 @@ def text(key: str, title: str, description: str, content: str, *, size: Size) ->
 
 def series(pattern: str, **properties: Any) -> Json:
     """An override for the series whose names match a regular expression."""
-    return {"matcher": {"id": "byRegexp", "options": pattern}, "properties": _properties(properties)}
+    return {"matcher": {"id": "byRegexp", "options": pattern}, "properties": properties_of(properties)}
 
 
 def state_names() -> list[Json]:
     """Overrides for series called by a state's code: they get its word and its colour."""
     return [
-        _override(str(state.code), displayName=state.text, color={"mode": "fixed", "fixedColor": state.colour})
+        override(str(state.code), displayName=state.text, color={"mode": "fixed", "fixedColor": state.colour})
         for state in looks.STATES
     ]
-
-
-# --- what they are made of
-
-
-@cache
-def _thresholds() -> Mapping[str, catalog.Threshold]:
-    return catalog.load().thresholds
-
-
-def _threshold(name: str) -> catalog.Threshold | None:
-    return _thresholds()[name] if name else None
-
-
-def _common(title: str, description: str, targets: Sequence[Json]) -> Json:
-    """What every panel has; grafanalib's own 100 points would make graphs coarse."""
-    return {
-        "title": title,
-        "description": description,
-        "dataSource": DATASOURCE,
-        "targets": list(targets),
-        "maxDataPoints": None,
-    }
-
-
-def _targets(queries: Sequence[Query], *, instant: bool = False, form: str = "time_series") -> list[Json]:
-    return [
-        {
-            "datasource": DATASOURCE,
-            "editorMode": "code",
-            "expr": query.expr,
-            "format": form,
-            "instant": instant,
-            "interval": SCRAPE_INTERVAL if "$__rate_interval" in query.expr else None,
-            "legendFormat": query.legend,
-            "range": not instant,
-            "refId": chr(ord("A") + number),
-        }
-        for number, query in enumerate(queries)
-    ]
-
-
-def _state_fields() -> Json:
-    return {"colorMode": "thresholds", "fillOpacity": 80, "mappings": looks.state_mappings()}
-
-
-def _state_options() -> Json:
-    return {
-        "legend": {"calcs": [], "displayMode": "list", "placement": "bottom", "showLegend": True},
-        "tooltip": {"mode": "single", "sort": "none"},
-    }
-
-
-def _state_extras() -> Json:
-    # Whatever has no word of its own is grey, not green.
-    grey = [{"color": looks.LIGHT_GREY, "value": None}]
-    return {
-        "fieldConfig": {
-            "defaults": {
-                "color": {"mode": "thresholds"},
-                "noValue": looks.NO_VALUE,
-                "thresholds": {"mode": "absolute", "steps": grey},
-            }
-        }
-    }
 
 
 def _table(
@@ -360,9 +284,9 @@ def _table(
     cell: Json | None = None,
 ) -> Panel:
     shape = core.Table(
-        **_common(title, description, targets),
+        **common(title, description, targets),
         transformations=list(transformations),
-        thresholds=_state_extras()["fieldConfig"]["defaults"]["thresholds"]["steps"],
+        thresholds=state_extras()["fieldConfig"]["defaults"]["thresholds"]["steps"],
         filterable=True,
         overrides=list(overrides),
         extraJson={
@@ -393,21 +317,17 @@ def _table(
     return Panel(key, size, body)
 
 
-def _override(name: str, **properties: Any) -> Json:
-    return {"matcher": {"id": "byName", "options": name}, "properties": _properties(properties)}
-
-
-def _properties(properties: Mapping[str, Any]) -> list[Json]:
-    return [{"id": name, "value": value} for name, value in properties.items()]
-
-
 def _units(queries: Sequence[Query]) -> list[Json]:
-    return [_override(query.legend, unit=looks.UNITS[query.unit]) for query in queries if query.unit]
+    return [override(query.legend, unit=looks.UNITS[query.unit]) for query in queries if query.unit]
 
 
 def _column(column: Column) -> Json:
-    threshold = _threshold(column.threshold)
+    threshold = threshold_of(column.threshold)
     properties: Json = {"unit": looks.UNITS[column.unit]}
+    if column.hidden:
+        properties["custom.hidden"] = True
+    if column.words:
+        properties |= {"mappings": looks.words(column.words), "custom.cellOptions": {"type": "color-text"}}
     if column.decimals is not None:
         properties["decimals"] = column.decimals
     if column.missing != looks.NO_VALUE:
@@ -415,8 +335,8 @@ def _column(column: Column) -> Json:
     if threshold:
         properties["thresholds"] = {"mode": "absolute", "steps": looks.steps(threshold)}
         properties["custom.cellOptions"] = {"type": "color-text"}
-    return _override(column.heading, **properties)
+    return override(column.heading, **properties)
 
 
-def _links(url: str) -> list[Json]:
-    return [{"title": "Show only this", "url": url, "targetBlank": False}]
+def _link(link: Link) -> Json:
+    return {"title": link.title, "url": link.url, "targetBlank": False}

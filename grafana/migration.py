@@ -1,0 +1,277 @@
+"""The board "Migration": which phase was when, what was out then, before against after, and what each node cost."""
+
+from grafana import boards, looks, marks, nodes, overview, panels, parts
+from grafana.boards import Row, Setting
+from grafana.grid import Size
+from grafana.nodes import named, of, together
+from grafana.overview import CLUSTER, NODE, to_node
+from grafana.parts import Column, Query
+from grafana.queries import ANY, WAY, bound, estimate, measured, measured_step, quantile
+
+UID = "ovnwatch-migration"
+BEFORE = Setting("before", "Compare with", ("1d", "1h", "3h", "6h", "12h", "2d", "7d"))
+ROUND_TRIP = "ovnwatch_probe_duration_seconds"
+LOST = "ovnwatch_outage_seconds_total"
+DAEMONS = 'daemon=~"ov[ns].*"'
+TURN_STEP = 30  # seconds between two looks at whose turn it was
+TARGET = '{cluster=~"$cluster",target=~"$target"}'
+BY_WAY = "cluster, path, protocol"
+
+
+def both(now: str, before: str, name: str) -> list[Query]:
+    return [Query(now, f"{name} now".strip()), Query(before, f"{name} before".strip())]
+
+
+def long_ago(expr: str) -> str:
+    """An expression with all that it reads shifted back by what is chosen above."""
+    return expr.replace("[$__rate_interval]", "[$__rate_interval] offset $before").replace(
+        "[$__range]", "[$__range] offset $before"
+    )
+
+
+def failing(labels: str) -> str:
+    """The share of probes that failed, late answers included."""
+    failed = f"sum by ({labels}) (rate(ovnwatch_probe_failures_total{WAY}[$__rate_interval]))"
+    sent = f"sum by ({labels}) (rate(ovnwatch_probes_total{ANY}[$__rate_interval]))"
+    return f"{failed} / {sent}"
+
+
+def per_way(quantity: str) -> str:
+    """A quantile over the range, by path and protocol."""
+    return f"histogram_quantile({quantity}, sum by ({BY_WAY}, le) (rate({ROUND_TRIP}_bucket{WAY}[$__range])))"
+
+
+def lost_share() -> str:
+    failed = f"sum by ({BY_WAY}) (increase(ovnwatch_probe_failures_total{WAY}[$__range]))"
+    return f"{failed} / sum by ({BY_WAY}) (increase(ovnwatch_probes_total{ANY}[$__range]))"
+
+
+def on_all(metric: str, matchers: str = "") -> str:
+    return together(nodes.joined(of(metric, matchers)), function="sum")
+
+
+def on_all_before(metric: str, matchers: str = "") -> str:
+    return together(nodes.joined(f"{of(metric, matchers)} offset $before"), function="sum")
+
+
+def recorded_at_node() -> str:
+    """What the worst stream to each node lost in the last two minutes, from what rules recorded."""
+    lost = f"target:ovnwatch_outage_seconds:increase2m{TARGET}"
+    node = f"max by (cluster, target, target_node) (target_target_node:ovnwatch_stream_info:max{TARGET})"
+    joined = f"{lost} * on (cluster, target) group_left (target_node) {node}"
+    return f'max by (cluster, k8s_node) (label_join({joined}, "k8s_node", "", "target_node"))'
+
+
+TURN = f"max by (cluster, k8s_node) (ovnwatch_node_phase{NODE})"
+TURN_SECONDS = f"sum_over_time({TURN}[$__range:{TURN_STEP}s]) * {TURN_STEP}"
+# Windows of two minutes, looked at each half: the fourth part of each is new.
+IN_TURN = f"{recorded_at_node()} and on (cluster, k8s_node) {TURN}"
+LOST_IN_TURN = f"sum_over_time(({IN_TURN})[$__range:{TURN_STEP}s]) * {TURN_STEP} / 120"
+
+NOW = Row(
+    "now",
+    "Where are we?",
+    [
+        panels.stat(
+            "phase",
+            "Phase",
+            "The phase that the cluster is in, by kind of migration. Good: what is planned for this hour. No data: no "
+            "phase, or nobody tells one.",
+            [Query(f"max by (cluster, kind, phase) (ovnwatch_migration_phase{CLUSTER})", "{{kind}}: {{phase}}")],
+            unit="state",
+            size=Size(6, 4),
+            mappings=looks.words(looks.IS_SO),
+            names=True,
+        ),
+        panels.stat(
+            "turn",
+            "Whose turn",
+            "Nodes that are being worked on. Good: as many at a time as planned, mostly one. No data: no node's turn.",
+            [Query(f"max by (cluster, k8s_node, phase) (ovnwatch_node_phase{NODE})", "{{k8s_node}}: {{phase}}")],
+            unit="state",
+            size=Size(6, 4),
+            mappings=looks.words(looks.IS_SO),
+            names=True,
+        ),
+        panels.stat(
+            "outage-seconds",
+            "Outage seconds, worst stream",
+            "What the stream that lost most lost in the range: at least, about and at most. Good: 0 s, or within the "
+            "budget.",
+            [
+                Query(f"max({bound('lower')})", "at least"),
+                Query(f"max({estimate()})", "about"),
+                Query(f"max({bound('upper')})", "at most"),
+            ],
+            unit="seconds",
+            size=Size(8, 4),
+            threshold="OvnwatchOutageEnded",
+            decimals=2,
+        ),
+        panels.stat(
+            "turns-done",
+            "Nodes that had a turn",
+            "Nodes that were in any phase within the range. Good: it grows to the number of nodes, each with one turn.",
+            [Query(f"count(count_over_time({TURN}[$__range:{TURN_STEP}s]))", "nodes")],
+            unit="count",
+            size=Size(4, 4),
+        ),
+    ],
+)
+
+STORY = Row(
+    "story",
+    "What happened when",
+    [
+        panels.state_timeline(
+            "phases",
+            "Phases of the cluster",
+            "One line for each phase, while it lasted. Good: one after the other, as planned. Empty: no phase.",
+            Query(f"max by (cluster, kind, phase) (ovnwatch_migration_phase{CLUSTER})", "{{kind}}: {{phase}}"),
+            size=Size(24, 5),
+            mappings=looks.words(looks.IS_SO),
+        ),
+        panels.state_timeline(
+            "turns",
+            "Turns of nodes",
+            "One line for each node and phase, while it lasted. Good: one node after the other; a turn much longer "
+            "than the others hangs.",
+            Query(f"max by (cluster, k8s_node, phase) (ovnwatch_node_phase{NODE})", "{{k8s_node}}: {{phase}}"),
+            size=Size(24, 8),
+            mappings=looks.words(looks.IS_SO),
+        ),
+        panels.timeseries(
+            "outages",
+            "Outage seconds by target",
+            "What the worst stream to each target lost in each step, below the phases of that time. Good: no bar, or "
+            "only in the turn of the target's own node. Marks: phases, restarts and moves.",
+            [Query(f"max by (cluster, target) ({measured_step(LOST)})", "{{target}}")],
+            unit="seconds",
+            size=Size(24, 8),
+            style="bars",
+            calcs=("sum", "max"),
+        ),
+        panels.state_timeline(
+            "restarts",
+            "Daemons of OVS and OVN",
+            "Whether each node's daemons run, the worst of them. Good: up, but in its own turn.",
+            Query(named(of("ovnwatch_node_daemon_up", DAEMONS), function="min"), "{{k8s_node}}"),
+            size=Size(24, 7),
+            mappings=looks.words(looks.UP_DOWN),
+        ),
+    ],
+)
+
+COMPARED = Row(
+    "compared",
+    "Before and after",
+    [
+        panels.timeseries(
+            "latency",
+            "Round trip, p99, now and before",
+            "By path and protocol; before is as long ago as is chosen above. Good: the two lie on each other. After a "
+            "migration one more hop or tunnel shows here.",
+            both(
+                quantile(0.99, ROUND_TRIP, BY_WAY, WAY),
+                long_ago(quantile(0.99, ROUND_TRIP, BY_WAY, WAY)),
+                "{{path}} {{protocol}}",
+            ),
+            unit="seconds",
+            size=Size(8, 8),
+        ),
+        panels.timeseries(
+            "failing",
+            "Probes that failed, now and before",
+            "The share of all probes that failed or were answered late, by path. Good: 0 %, as before.",
+            both(failing("cluster, path"), long_ago(failing("cluster, path")), "{{path}}"),
+            unit="ratio",
+            size=Size(8, 8),
+        ),
+        panels.timeseries(
+            "flows",
+            "Flows and rules, now and before",
+            "Flows in the datapaths and OpenFlow rules, all nodes together. Good: about as before, for the same "
+            "workloads. Many fewer rules: something is not programmed.",
+            [
+                *both(on_all("ovnwatch_ovs_datapath_flows"), on_all_before("ovnwatch_ovs_datapath_flows"), "flows"),
+                *both(on_all("ovnwatch_ovs_bridge_rules"), on_all_before("ovnwatch_ovs_bridge_rules"), "rules"),
+            ],
+            unit="count",
+            size=Size(8, 8),
+        ),
+        panels.table(
+            "paths-compared",
+            "Paths, now and before",
+            "Over the range, and over the same length of time as long ago as is chosen above. Good: no column is "
+            "worse than the one beside it.",
+            [
+                Column("Round trip p50, now", per_way("0.5"), "seconds"),
+                Column("p50, before", long_ago(per_way("0.5")), "seconds"),
+                Column("p99, now", per_way("0.99"), "seconds"),
+                Column("p99, before", long_ago(per_way("0.99")), "seconds"),
+                Column("Failed, now", lost_share(), "ratio", decimals=3),
+                Column("Failed, before", long_ago(lost_share()), "ratio", decimals=3),
+            ],
+            rows={"path": "Path", "protocol": "Protocol"},
+            size=Size(24, 7),
+            sort="p99, now",
+        ),
+    ],
+)
+
+COSTS = Row(
+    "costs",
+    "What each node's turn cost",
+    [
+        panels.table(
+            "costs",
+            "Nodes",
+            "For how long it was each node's turn in the range; what the worst stream to it lost then and in all of "
+            "the range; how many of its daemons were started. Good: nothing is lost outside turns, and no node stands "
+            "out. In its turn is exact to two minutes; reports say it to the millisecond.",
+            [
+                Column("Turn", TURN_SECONDS, "seconds", decimals=0),
+                Column(
+                    "Lost in its turn",
+                    LOST_IN_TURN,
+                    "seconds",
+                    threshold="OvnwatchOutageEnded",
+                    decimals=1,
+                ),
+                Column(
+                    "Lost in the range", to_node(measured(LOST)), "seconds", threshold="OvnwatchOutageEnded", decimals=2
+                ),
+                Column("Connections broken", to_node(measured("ovnwatch_connection_breaks_total")), decimals=0),
+                Column(
+                    "Restarts",
+                    nodes.named(nodes.started(DAEMONS)),
+                ),
+            ],
+            rows={"k8s_node": "Node"},
+            size=Size(24, 9),
+            sort="Lost in the range",
+            links={
+                "Node": [
+                    parts.Link("OVS of this node", boards.address("ovnwatch-ovs", k8s_node="Node")),
+                    parts.Link("Network of this node", boards.address("ovnwatch-network", k8s_node="Node")),
+                ]
+            },
+        )
+    ],
+)
+
+ROWS = (NOW, STORY, COMPARED, COSTS)
+
+
+def board(*, multi_cluster: bool = False) -> parts.Json:
+    """The board's JSON."""
+    return boards.board(
+        UID,
+        "ovnwatch / Migration",
+        "Which phase was when, what was out meanwhile, before against after, and what each node's turn cost.",
+        ROWS,
+        overview.CHOICES,
+        settings=(BEFORE,),
+        marks=marks.ALL,
+        multi_cluster=multi_cluster,
+    )

@@ -1,0 +1,78 @@
+"""The PromQL that boards of nodes share: what a node exporter tells, under the name of its node.
+
+1. A series of a node exporter names no node, as it names no scrape: its node's name comes by a join, over what tells
+   scrapes apart, with ovnwatch_node_info.
+2. `instance` is a hidden variable that holds the scrapes of the chosen nodes, so that a query for a few nodes reads
+   the series of these alone. The join says the same, where a hidden variable is not known.
+3. What several exporters tell alike (the databases of OVN are watched from two or three nodes) is brought together
+   `by` what it is about, without the node.
+"""
+
+from grafana import panels
+from grafana.boards import Choice
+from grafana.grid import Size
+from grafana.parts import Panel, Query
+
+CHOICES = (
+    Choice("k8s_node", "Node", "ovnwatch_node_info"),
+    Choice("instance", "Scrape", "ovnwatch_node_info", hidden=True),
+)
+SCRAPE = "cluster, job, instance"
+ONLY = 'cluster=~"$cluster",instance=~"$instance"'
+NAMES = f'max by ({SCRAPE}, k8s_node) (ovnwatch_node_info{{cluster=~"$cluster",k8s_node=~"$k8s_node"}})'
+SOON = 120  # seconds for which an event is marked: four scrapes 30 s apart
+
+
+def of(metric: str, matchers: str = "") -> str:
+    """The series of a metric on the chosen nodes, as their exporters have them."""
+    return f"{metric}{{{ONLY}{f',{matchers}' if matchers else ''}}}"
+
+
+def rate(metric: str, matchers: str = "") -> str:
+    """What a counter gains each second."""
+    return f"rate({of(metric, matchers)}[$__rate_interval])"
+
+
+def gained(metric: str, matchers: str = "") -> str:
+    """What a counter gained in the range."""
+    return f"increase({of(metric, matchers)}[$__range])"
+
+
+def most(metric: str, matchers: str = "") -> str:
+    """The greatest value that a gauge had in the range."""
+    return f"max_over_time({of(metric, matchers)}[$__range])"
+
+
+def named(expr: str, *labels: str, function: str = "sum") -> str:
+    """One value a node, and for each set of values of further labels."""
+    return f"{function} by ({', '.join(('cluster', 'k8s_node', *labels))}) ({joined(expr)})"
+
+
+def joined(expr: str) -> str:
+    """The series of an expression with their node's name; it must have kept what tells scrapes apart."""
+    return f"({expr}) * on ({SCRAPE}) group_left (k8s_node) {NAMES}"
+
+
+def together(expr: str, *labels: str, function: str = "max") -> str:
+    """One value for the whole cluster, and for each set of values of labels, whichever nodes tell it."""
+    return f"{function} by ({', '.join(('cluster', *labels))}) ({expr})"
+
+
+def top(expr: str, count: int = 10) -> str:
+    return f"topk({count}, {expr})"
+
+
+def just(timestamp: str) -> str:
+    """1 for SOON seconds after a moment, else 0; of a gauge that holds that moment."""
+    return f"(time() - {timestamp} < bool {SOON})"
+
+
+def started(daemons: str) -> str:
+    """Daemons that were started within the range, 1 each; `daemons` is a matcher."""
+    return f"(time() - {of('ovnwatch_node_daemon_start_timestamp_seconds', daemons)} < bool $__range_s)"
+
+
+def ten(key: str, title: str, description: str, expr: str, *, unit: str, threshold: str = "", width: int = 6) -> Panel:
+    """The ten nodes that have most of something, over time."""
+    query = Query(top(expr), "{{k8s_node}}")
+    return panels.timeseries(key, title, description, [query], unit=unit, size=Size(width, 7), threshold=threshold)

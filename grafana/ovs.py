@@ -1,0 +1,476 @@
+"""The board "OVS": what Open vSwitch costs on each node, how near it is to its limits, and what it lost."""
+
+from grafana import boards, looks, marks, nodes, panels, parts
+from grafana.boards import Row
+from grafana.grid import Size
+from grafana.nodes import gained, most, named, of, rate, ten, top
+from grafana.parts import Column, Query
+
+UID = "ovnwatch-ovs"
+DAEMONS = 'daemon=~"ovs.*"'
+CPU = "ovnwatch_node_daemon_cpu_seconds_total"
+MEMORY = "ovnwatch_node_daemon_resident_memory_bytes"
+EVENTS = "ovnwatch_ovs_coverage_events_total"
+RULES = "ovnwatch_ovs_bridge_rules"
+FLOWS = "ovnwatch_ovs_datapath_flows"
+LOST = "ovnwatch_ovs_datapath_lookups_lost_total"
+BR_INT, OTHER_BRIDGES = 'bridge="br-int"', 'bridge!="br-int"'
+STARTED = nodes.started(DAEMONS)
+
+
+def cpu(daemon: str) -> str:
+    return named(rate(CPU, f'daemon="{daemon}"'))
+
+
+def memory(daemon: str) -> str:
+    return named(of(MEMORY, f'daemon="{daemon}"'))
+
+
+def events(name: str) -> str:
+    return named(rate(EVENTS, f'event="{name}"'))
+
+
+def of_limit(flows: str, limit: str) -> str:
+    """The share of the flow limit that is used."""
+    return named(f"{flows} / {limit}", function="max")
+
+
+LIMIT = of("ovnwatch_ovs_upcall_flow_limit")
+VSWITCHD = 'daemon="ovs-vswitchd"'
+FILES = f"{of('ovnwatch_node_daemon_open_files', VSWITCHD)} / {of('ovnwatch_node_daemon_open_files_limit', VSWITCHD)}"
+BUSY = f"{rate('ovnwatch_ovs_pmd_busy_iterations_total')} / {rate('ovnwatch_ovs_pmd_iterations_total')}"
+
+
+def of_kind(what: str) -> str:
+    """What the interfaces of each kind gain a second, all nodes together."""
+    return nodes.together(nodes.joined(rate(f"ovnwatch_ovs_kind_{what}_total")), "kind", function="sum")
+
+
+def kept() -> str:
+    """The ten kinds of objects that ovs-vswitchd keeps most of."""
+    return top(nodes.together(nodes.joined(of("ovnwatch_ovs_memory_items", VSWITCHD)), "item", function="sum"))
+
+
+WELL = Row(
+    "well",
+    "Is it well?",
+    [
+        panels.stat(
+            "daemons-down",
+            "Daemons down",
+            "ovs-vswitchd and ovsdb-server that have a pid file and do not run. Good: 0. While ovs-vswitchd is down, "
+            "known flows go on and new ones find no way.",
+            [
+                Query(
+                    f"sum({named(of('ovnwatch_node_daemon_up', DAEMONS), 'daemon', function='min')} == bool 0)", "down"
+                )
+            ],
+            unit="count",
+            size=Size(5, 4),
+            mappings=looks.bad_above_zero(looks.VERMILION),
+        ),
+        panels.stat(
+            "restarts",
+            "Daemons restarted",
+            "ovs-vswitchd and ovsdb-server that were started within the range. Good: 0, or as many as the work was to "
+            "restart. Marks in the graphs say when.",
+            [Query(f"sum({nodes.joined(STARTED)})", "restarted")],
+            unit="count",
+            size=Size(5, 4),
+            mappings=looks.bad_above_zero(looks.BLUE),
+        ),
+        panels.stat(
+            "lost-upcalls",
+            "Packets lost on their way up",
+            "Packets of unknown flows in the range that ovs-vswitchd had no room for. Good: 0. More: first packets of "
+            "connections were lost, and clients waited a second for the next.",
+            [Query(f"sum({nodes.joined(gained(LOST))})", "lost")],
+            unit="count",
+            size=Size(5, 4),
+            mappings=looks.bad_above_zero(looks.ORANGE),
+            decimals=0,
+        ),
+        panels.stat(
+            "flow-limit-used",
+            "Flow limit used, most",
+            "Flows of the node that is nearest to the limit that its revalidators allow now. Good: below 80 %. At 100 "
+            "% flows are thrown out, and packets go through ovs-vswitchd.",
+            [Query(f"max({of_limit(of('ovnwatch_ovs_upcall_flows'), LIMIT)})", "used")],
+            unit="ratio",
+            size=Size(5, 4),
+            decimals=1,
+        ),
+        panels.stat(
+            "behind-config",
+            "Nodes with changes not applied",
+            "Nodes whose ovs-vswitchd has not applied the latest configuration of its database. Good: 0 but for "
+            "moments.",
+            [Query(f"sum({named(of('ovnwatch_ovs_config_next') + ' > bool ' + of('ovnwatch_ovs_config_current'))})")],
+            unit="count",
+            size=Size(5, 4),
+            mappings=looks.bad_above_zero(looks.ORANGE),
+        ),
+    ],
+)
+
+COST = Row(
+    "cost",
+    "CPU and memory, the ten nodes with most",
+    [
+        ten(
+            "cpu-vswitchd",
+            "CPU of ovs-vswitchd",
+            "Share of one core; it has many threads and may use several. Good: flat, and alike on all nodes. It "
+            "climbs while flows are set up.",
+            cpu("ovs-vswitchd"),
+            unit="ratio",
+        ),
+        ten(
+            "cpu-ovsdb",
+            "CPU of ovsdb-server",
+            "Share of one core. Good: near 0. It works when ports come and go.",
+            cpu("ovsdb-server"),
+            unit="ratio",
+        ),
+        ten(
+            "memory-vswitchd",
+            "Memory of ovs-vswitchd",
+            "Resident memory. Good: flat. It grows with flows and rules, and does not shrink at once when they go.",
+            memory("ovs-vswitchd"),
+            unit="bytes",
+        ),
+        ten(
+            "memory-ovsdb",
+            "Memory of ovsdb-server",
+            "Resident memory of the server of each node's own database. Good: flat.",
+            memory("ovsdb-server"),
+            unit="bytes",
+        ),
+    ],
+)
+
+TABLES = Row(
+    "flows",
+    "Flows and rules, the ten nodes with most",
+    [
+        ten(
+            "datapath-flows",
+            "Flows in the datapath",
+            "What is known of the traffic of the moment. Good: as it was before, for the same traffic. A drop to "
+            "nearly 0 is a restart or a change of all flows.",
+            named(of(FLOWS)),
+            unit="count",
+        ),
+        ten(
+            "rules-br-int",
+            "OpenFlow rules of br-int",
+            "What ovn-controller wrote. Good: as it was before the work, for the same policies and services. A drop "
+            "to 0 while ovs-vswitchd restarts ends when ovn-controller has written all of it again.",
+            named(of(RULES, BR_INT)),
+            unit="count",
+        ),
+        panels.timeseries(
+            "rules-others",
+            "OpenFlow rules of other bridges",
+            "Rules of external bridges. Good: flat; they change when nodes, egress addresses or external Services do.",
+            [Query(top(named(of(RULES, OTHER_BRIDGES), "bridge")), "{{k8s_node}} {{bridge}}")],
+            unit="count",
+            size=Size(6, 7),
+        ),
+        ten(
+            "flow-limit",
+            "Share of the flow limit",
+            "Flows against what revalidators allow now; that shrinks when reading the flows takes over 1.3 s. Good: "
+            "below 80 %, and no jump without more traffic.",
+            of_limit(of("ovnwatch_ovs_upcall_flows"), LIMIT),
+            unit="ratio",
+        ),
+    ],
+)
+
+UPCALLS = Row(
+    "on-the-way-up",
+    "Upcalls, drops and connections, the ten nodes with most",
+    [
+        ten(
+            "upcalls",
+            "Upcalls",
+            "Packets a second whose flow was not in the datapath. Good: low and flat. A peak follows each restart and "
+            "each change of all flows.",
+            named(rate("ovnwatch_ovs_datapath_lookups_missed_total")),
+            unit="per second",
+        ),
+        ten(
+            "lost",
+            "Packets lost on their way up",
+            "Upcalls a second that ovs-vswitchd had no room for. Good: 0.",
+            named(rate(LOST)),
+            unit="per second",
+        ),
+        panels.timeseries(
+            "drops",
+            "Dropped by OVS, by reason",
+            "Packets a second that OVS dropped, by its own name of the reason, all nodes together. Good: as before "
+            "the work. Some drops are the rules' own: what a policy forbids is dropped by an action.",
+            [
+                Query(
+                    top(nodes.together(nodes.joined(rate("ovnwatch_ovs_drops_total")), "reason", function="sum")),
+                    "{{reason}}",
+                )
+            ],
+            unit="per second",
+            size=Size(6, 7),
+            style="stacked",
+        ),
+        ten(
+            "dump",
+            "Time to read all flows",
+            "Of the last dump by revalidators. Good: far below 1 s; from 1.3 s on the flow limit shrinks.",
+            named(of("ovnwatch_ovs_upcall_dump_seconds"), function="max"),
+            unit="seconds",
+        ),
+        ten(
+            "stream-open",
+            "Connections opened",
+            "Attempts of ovs-vswitchd a second to open a connection, to its database or a controller. Good: 0, but "
+            "for starts. A steady rate: something cannot be reached.",
+            events("stream_open"),
+            unit="per second",
+            width=8,
+        ),
+        ten(
+            "rconn-overflow",
+            "OpenFlow messages dropped",
+            "Messages a second that were dropped because the other side read too slowly. Good: 0.",
+            events("rconn_overflow"),
+            unit="per second",
+            width=8,
+        ),
+        ten(
+            "rconn-discarded",
+            "OpenFlow messages discarded",
+            "Messages a second that were thrown away when a connection to a controller was lost. Good: 0.",
+            events("rconn_discarded"),
+            unit="per second",
+            width=8,
+        ),
+    ],
+)
+
+
+def worst(heading: str, reading: str, unit: str = "count", threshold: str = "", decimals: int | None = None) -> Column:
+    """A column of the table of nodes, from a reading of the whole range."""
+    return Column(heading, named(reading, function="max"), unit, threshold, decimals=decimals)
+
+
+def most_cpu(daemon: str) -> str:
+    """The greatest use of two minutes, looked at each minute."""
+    selected = of(CPU, f'daemon="{daemon}"')
+    return f"max_over_time(rate({selected}[2m])[$__range:1m])"
+
+
+NODES = Row(
+    "nodes",
+    "Nodes compared, each by its worst moment of the range",
+    [
+        panels.table(
+            "nodes-compared",
+            "Nodes",
+            "The greatest values of the range, and what was counted in it, the busiest node first. Good: no node "
+            "stands out. A node's name leads to its own board.",
+            [
+                worst("CPU, ovs-vswitchd", most_cpu("ovs-vswitchd"), "ratio"),
+                worst("CPU, ovsdb-server", most_cpu("ovsdb-server"), "ratio"),
+                worst("Memory, ovs-vswitchd", most(MEMORY, 'daemon="ovs-vswitchd"'), "bytes"),
+                worst("Memory, ovsdb-server", most(MEMORY, 'daemon="ovsdb-server"'), "bytes"),
+                worst("Flows", most(FLOWS)),
+                worst("Rules, br-int", most(RULES, BR_INT)),
+                worst("Rules, others", most(RULES, OTHER_BRIDGES)),
+                worst("Lost on their way up", gained(LOST), decimals=0),
+                worst("Dropped messages", gained(EVENTS, 'event="rconn_overflow"'), decimals=0),
+                worst("Discarded messages", gained(EVENTS, 'event="rconn_discarded"'), decimals=0),
+                Column("Restarts", named(STARTED)),
+            ],
+            rows={"k8s_node": "Node"},
+            size=Size(24, 10),
+            sort="CPU, ovs-vswitchd",
+            links={"Node": [parts.Link("This node alone", boards.address(UID, k8s_node="Node"))]},
+        )
+    ],
+    collapsed=True,
+)
+
+INTERFACES = Row(
+    "interfaces",
+    "Interfaces",
+    [
+        panels.timeseries(
+            "kinds",
+            "Traffic by kind of interface",
+            "Bytes received a second, all nodes together. Good: as before the work. Geneve is what nodes send each "
+            "other; system is links and ports of pods.",
+            [Query(of_kind("receive_bytes"), "{{kind}}")],
+            unit="bytes per second",
+            size=Size(8, 7),
+        ),
+        panels.timeseries(
+            "interface-drops",
+            "Packets dropped, by kind of interface",
+            "Packets a second that OVS' interfaces dropped, received and sent, all nodes together. Good: as before "
+            "the work, mostly 0.",
+            [
+                Query(of_kind("receive_dropped"), "{{kind}} received"),
+                Query(of_kind("transmit_dropped"), "{{kind}} sent"),
+            ],
+            unit="per second",
+            size=Size(8, 7),
+        ),
+        panels.timeseries(
+            "interface-errors",
+            "Packets with errors, by kind of interface",
+            "Packets a second that came with an error or could not be sent, all nodes together. Good: 0.",
+            [
+                Query(of_kind("receive_errors"), "{{kind}} received"),
+                Query(of_kind("transmit_errors"), "{{kind}} sent"),
+            ],
+            unit="per second",
+            size=Size(8, 7),
+        ),
+        panels.timeseries(
+            "link-resets",
+            "Interfaces that changed their state",
+            "Changes a second, by node. Good: 0 but when ports come and go.",
+            [Query(top(named(rate("ovnwatch_ovs_interface_link_resets_total"))), "{{k8s_node}}")],
+            unit="per second",
+            size=Size(8, 7),
+        ),
+        panels.table(
+            "interfaces-wrong",
+            "Interfaces that OVS could not set up",
+            "Those of which it says so. Good: 0 of each node; a port of a pod that is gone leaves one at times.",
+            [Column("Not set up", named(of("ovnwatch_ovs_interface_error")), decimals=0)],
+            rows={"k8s_node": "Node"},
+            size=Size(8, 7),
+            sort="Not set up",
+        ),
+        panels.timeseries(
+            "interface-kinds",
+            "Interfaces by kind",
+            "All nodes together. Good: as many as there are pods, tunnels and links; those of geneve are tunnels to "
+            "other nodes.",
+            [Query(nodes.together(nodes.joined(of("ovnwatch_ovs_interfaces")), "kind", function="sum"), "{{kind}}")],
+            unit="count",
+            size=Size(8, 7),
+        ),
+    ],
+    collapsed=True,
+)
+
+INSIDE = Row(
+    "inside",
+    "Inside ovs-vswitchd",
+    [
+        panels.timeseries(
+            "hits",
+            "Packets whose flow was known",
+            "Lookups a second that the datapath answered itself, by node. Good: nearly all; see upcalls beside.",
+            [Query(top(named(rate("ovnwatch_ovs_datapath_lookups_hit_total"))), "{{k8s_node}}")],
+            unit="per second",
+            size=Size(8, 7),
+        ),
+        panels.timeseries(
+            "events",
+            "What it does most",
+            "The ten events that ovs-vswitchd counted most often a second, all nodes together, by its own names. "
+            "Good: as before the work.",
+            [Query(top(nodes.together(nodes.joined(rate(EVENTS)), "event", function="sum")), "{{event}}")],
+            unit="per second",
+            size=Size(8, 7),
+        ),
+        panels.timeseries(
+            "limit-hit",
+            "Flow limit hit",
+            "Times a second that a flow was refused or that all were killed because of the limit. Good: 0.",
+            [Query(events(f"upcall_flow_limit_{each}"), f"{{{{k8s_node}}}} {each}") for each in ("hit", "kill")],
+            unit="per second",
+            size=Size(8, 7),
+        ),
+        panels.timeseries(
+            "memory-items",
+            "What it keeps",
+            "Objects in ovs-vswitchd, all nodes together, by its own names. Good: flat for the same traffic and rules.",
+            [Query(kept(), "{{item}}")],
+            unit="count",
+            size=Size(8, 7),
+        ),
+        panels.timeseries(
+            "threads",
+            "Revalidators and handlers",
+            "Threads that keep flows fresh, and that handle upcalls. Good: the same on nodes of the same size.",
+            [
+                Query(top(named(of("ovnwatch_ovs_revalidators"), function="max")), "{{k8s_node}} revalidators"),
+                Query(top(named(of("ovnwatch_ovs_handlers"), function="max")), "{{k8s_node}} handlers"),
+            ],
+            unit="count",
+            size=Size(8, 7),
+        ),
+        panels.timeseries(
+            "files",
+            "Open files",
+            "File descriptors of ovs-vswitchd as a share of what it may open. Good: below 50 %, and flat.",
+            [Query(top(named(FILES, function="max")), "{{k8s_node}}")],
+            unit="ratio",
+            size=Size(8, 7),
+        ),
+        panels.timeseries(
+            "pmd",
+            "Polling threads, busy share",
+            "Of a userspace datapath: rounds in which there was a packet. Good: below 80 %. Nothing is shown for a "
+            "datapath of the kernel.",
+            [Query(top(named(BUSY, "core", function="max")), "{{k8s_node}} core {{core}}")],
+            unit="ratio",
+            size=Size(8, 7),
+        ),
+        panels.timeseries(
+            "masks",
+            "Masks in the datapath",
+            "Tables that a packet may have to be looked up in, of the kernel's datapath. Good: some dozens. More make "
+            "each lookup slower.",
+            [Query(top(named(of("ovnwatch_ovs_datapath_masks"), function="max")), "{{k8s_node}}")],
+            unit="count",
+            size=Size(8, 7),
+        ),
+        panels.table(
+            "versions",
+            "Versions",
+            "What runs where, as the daemons tell. Good: one version, but while an upgrade goes on.",
+            [
+                Column(
+                    "Nodes",
+                    nodes.together(
+                        nodes.joined(of("ovnwatch_node_daemon_info", DAEMONS)), "daemon", "version", function="count"
+                    ),
+                )
+            ],
+            rows={"daemon": "Daemon", "version": "Version"},
+            size=Size(8, 7),
+            sort="Nodes",
+        ),
+    ],
+    collapsed=True,
+)
+
+ROWS = (WELL, COST, TABLES, UPCALLS, NODES, INTERFACES, INSIDE)
+
+
+def board(*, multi_cluster: bool = False) -> parts.Json:
+    """The board's JSON."""
+    return boards.board(
+        UID,
+        "ovnwatch / OVS",
+        "What Open vSwitch costs on each node, how near it is to its limits, what it lost, and when it was restarted.",
+        ROWS,
+        nodes.CHOICES,
+        marks=marks.ALL,
+        multi_cluster=multi_cluster,
+    )
