@@ -31,6 +31,7 @@ COMMANDS = {
     "report": Command("alerts.report.command", "what a window cost and why, held against a budget"),
     "gate": Command("alerts.report.gate", "wait until a bastion says that the next node may go, or must not"),
     "rules": Command("alerts.command", "write or check the Prometheus rules that metrics.yaml describes"),
+    "dashboards": Command("grafana.command", "write Grafana's dashboards as a site takes them, check or push them"),
     "demo": Command(
         "lab.demo", "interrupt three peers on this machine, judge what they measured and which alerts came"
     ),

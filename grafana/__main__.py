@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from grafana import boards, connectivity, itself, migration, network, overview, ovn, ovs
+from grafana import connectivity, itself, migration, network, overview, ovn, ovs, packing
 
 DASHBOARDS: dict[str, Callable[..., dict[str, Any]]] = {
     "overview": overview.board,
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args.output_dir.mkdir(parents=True, exist_ok=True)
         for name, board in DASHBOARDS.items():
-            text = boards.render(board(multi_cluster=args.multi_cluster))
+            text = packing.text(board(multi_cluster=args.multi_cluster))
             (args.output_dir / f"{name}.json").write_text(text, encoding="utf-8")
     except OSError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)

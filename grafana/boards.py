@@ -123,11 +123,6 @@ def address(uid: str, *, times: tuple[str, str] | None = None, **fields: str) ->
     return f"/d/{uid}?${{datasource:queryparam}}&${{cluster:queryparam}}&{when}{chosen}"
 
 
-def render(dashboard: Json) -> str:
-    """A board's file; the same board always gives the same bytes."""
-    return json.dumps(dashboard, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-
-
 def panel_id(key: str) -> int:
     """A number that stays the same whatever else is on the board."""
     return zlib.crc32(key.encode()) % 1_000_000 + 1

@@ -17,6 +17,7 @@ from exporters import catalog
 from exporters.calibrate.injection import Bracket, Expectation, Truth
 from exporters.calibrate.relay import FAULTS, YOUNG
 from exporters.settings import Stream
+from grafana import asking
 from lab import alarms, board, children, closing, crash, demo, held, judge, monitoring, patterns, screen, script
 from lab.alarms import Alarm
 from lab.children import ChildEndedError, Children
@@ -418,7 +419,7 @@ def test_what_the_bastion_says_is_shown_once_it_has_settled() -> None:
 
 
 def test_the_dashboards_queries_are_complete() -> None:
-    asked = board.queries(json.loads(board.FILE.read_text()), 90)
+    asked = asking.asked(json.loads(board.FILE.read_text()), asking.timed(90))
     assert len({query.name for query in asked}) == len(asked) > 30
     assert not [query for query in asked if "$" in query.expr]
     assert {query.instant for query in asked} == {True, False}

@@ -1,0 +1,63 @@
+"""What a board would ask: its queries as Grafana would send them, with everything chosen. Pure."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+# What Grafana fills in besides its variables, and what of it a range and a step give.
+DEFAULT_STEP = 15.0
+RATE_STEPS = 4  # $__rate_interval is at least four scrapes long
+
+
+class Asked(NamedTuple):
+    """One query of one panel; `instant`: for now alone, else over the whole range."""
+
+    panel: str
+    ref: str
+    expr: str
+    instant: bool
+
+    @property
+    def name(self) -> str:
+        return f"{self.panel} {self.ref}"
+
+
+def panels(board: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """All panels and rows, those in collapsed rows too."""
+    for panel in board["panels"]:
+        yield panel
+        yield from panel.get("panels", ())
+
+
+def everything(board: Mapping[str, Any]) -> dict[str, str]:
+    """The values of its variables when all is chosen: matchers for any value, and the first of a setting's."""
+    made = {}
+    for each in board["templating"]["list"]:
+        made[each["name"]] = each["current"]["value"] if each["type"] == "custom" else each.get("allValue", ".+")
+    return made
+
+
+def timed(seconds: float, step: float = DEFAULT_STEP) -> dict[str, str]:
+    """The values of what Grafana fills in for a range and a step."""
+    rate = f"{max(RATE_STEPS * step, step + 15):g}s"
+    return {
+        "__range": f"{seconds:g}s",
+        "__range_s": f"{seconds:g}",
+        "__interval": f"{step:g}s",
+        "__rate_interval": rate,
+    }
+
+
+def filled(expr: str, values: Mapping[str, str]) -> str:
+    """An expression with its variables' values; KeyError for one that has none."""
+    return re.sub(r"\$(\w+)", lambda found: values[found[1]], expr)
+
+
+def asked(board: Mapping[str, Any], values: Mapping[str, str]) -> list[Asked]:
+    """All queries of a board; `values` for whatever `everything` does not say, or otherwise."""
+    known = {**everything(board), **values}
+    return [
+        Asked(panel["title"], target["refId"], filled(target["expr"], known), target["instant"])
+        for panel in panels(board)
+        for target in panel.get("targets", ())
+    ]
