@@ -25,6 +25,7 @@ def bench(output: Path, *names: str, path: str | None = None) -> subprocess.Comp
     ("name", "results"),
     [
         ("scheduler", 2),
+        ("watching", 3),
         pytest.param("probes", 3, marks=[pytest.mark.system, pytest.mark.slow]),
         pytest.param("node", 4, marks=[pytest.mark.system(*NODE), pytest.mark.needs_root]),
     ],

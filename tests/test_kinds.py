@@ -1,35 +1,12 @@
 """Phases of recorded API histories, moment by moment: what an observer should say is written beside them."""
 
-from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
+from histories import moments
 
 from exporters.migration.kinds import KINDS, Node, State, cni_swap, egress, moves, node, rollout
 from exporters.migration.names import NONE
-
-SAMPLES = Path(__file__).parent / "data" / "histories"
-Objects = list[dict[str, Any]]
-
-
-def moments(story: str) -> Iterator[tuple[str, Objects]]:
-    """Each moment of a story, by its number, with all objects there are then."""
-    known: dict[tuple[str, str, str], dict[str, Any]] = {}
-    files = sorted((SAMPLES / story).glob("[0-9][0-9]-*.yaml"))
-    assert files, f"no story {story} in {SAMPLES}"
-    for number in sorted({file.name[:2] for file in files}):
-        for file in [file for file in files if file.name.startswith(number)]:
-            for each in yaml.safe_load(file.read_text())["items"]:
-                about = each["metadata"]
-                key = (each["apiVersion"] + each["kind"], about.get("namespace", ""), about["name"])
-                if file.name.endswith(".deleted.yaml"):
-                    known.pop(key, None)
-                else:
-                    known[key] = each
-        yield number, list(known.values())
 
 
 def turns(story: str) -> dict[str, list[tuple[str, bool]]]:

@@ -1,8 +1,8 @@
 """The prober that is calibrated, as a process: streams as JSON in argv, what it saw as JSON lines on stdout.
 
 It prints `{"kind": "ready"}` once every stream was up, closed events as /history shows them, each stall of its own
-(`begin`, `end`) and, as `{"kind": "slow"}`, which streams took their path for slow, with each longer `deadline`; it ends
-when its stdin does.
+(`begin`, `end`) and, as `{"kind": "slow"}`, which streams took their path for slow, with each longer `deadline`. It
+ends when its stdin does.
 """
 
 import asyncio

@@ -9,22 +9,27 @@ import json
 import logging
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from prometheus_client.registry import Collector
 from pydantic import ValidationError
 
 from exporters import process, times
 from exporters.api import add_book, json_response
 from exporters.exposition import Exposition, make_registry
-from exporters.identity import identify
+from exporters.identity import hashed, identify
 from exporters.journal import Journal, file_name
+from exporters.kube import Cluster
 from exporters.migration import mark
+from exporters.migration.members import Members
 from exporters.migration.names import MANUAL
 from exporters.migration.nodes import Nodes
 from exporters.migration.phases import FullError, NewPhase, Phases
 from exporters.migration.settings import MIGRATION, MigrationSettings
 from exporters.migration.starts import Starts
+from exporters.migration.watching import Watched, Watching
 from exporters.probing.record import Record
 from exporters.process import STOP_SECONDS, End, Tasks, build_info, look_after
 from exporters.verdict.explain import RESTART
@@ -48,7 +53,8 @@ async def _run(settings: MigrationSettings, _: Sequence[str], end: End) -> None:
     record = Record([], identity, settings.max_history, reported_as="migration", journal=journal)
     phases = Phases(record)
     nodes = _nodes(settings, journal, phases)
-    exposition = Exposition(make_registry(build_info(identity), phases, nodes))
+    watches = _watches(settings, phases, record)
+    exposition = Exposition(make_registry(build_info(identity), phases, nodes, *watches.collectors))
     tasks, serving = Tasks(), None
     try:
         app = make_app(
@@ -66,10 +72,14 @@ async def _run(settings: MigrationSettings, _: Sequence[str], end: End) -> None:
         look_after(asyncio.get_running_loop(), [serving])
         tasks.spawn(record.save_now_and_then())
         tasks.spawn(nodes.watch())
+        for each in watches.running:
+            tasks.spawn(each.run())
         await end.come()
     finally:
         async with asyncio.timeout(STOP_SECONDS):
             await tasks.close()
+            for each in watches.running:
+                await each.close()
             if serving is not None:
                 await serving.close()
             await journal.close()
@@ -87,6 +97,26 @@ def _nodes(settings: MigrationSettings, journal: Journal, phases: Phases) -> Nod
     }
     starts = Starts(saved.at if saved else time.time(), told)
     return Nodes(settings.nodes, settings.node_interval, phases, starts)
+
+
+class _Watches(NamedTuple):
+    """What runs beside the web side, and its metrics."""
+
+    running: Sequence[Watching | Members]
+    collectors: Sequence[Collector]
+
+
+def _watches(settings: MigrationSettings, phases: Phases, record: Record) -> _Watches:
+    running: list[Watching | Members] = []
+    if settings.cluster:
+        show = hashed if settings.hashed else str
+        running.append(Watching(Cluster(settings.cluster, settings.context), phases, record, show))
+    if settings.microovn:
+        running.append(Members(settings.microovn, phases, record))
+    if not running:
+        return _Watches((), ())
+    told = [each for each in running if isinstance(each, Watching)]
+    return _Watches(running, (*told, Watched([each.known for each in running])))
 
 
 def _marker(phases: Phases, record: Record, token: str | None) -> Handler:

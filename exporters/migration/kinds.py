@@ -14,7 +14,14 @@ from exporters.migration.names import NONE
 Object = Mapping[str, Any]
 MCO = "machineconfiguration.openshift.io/"
 RELEASE = "release.openshift.io/version"
+ASKED = "network.openshift.io/network-type-migration"
 HUNG = "networkoperator.openshift.io/rollout-hung"  # its value is empty: that it is there says so
+DOWN, BOOTED = "down", "booted, not ready"
+OPERATOR = ("Available", "Progressing", "Degraded")
+LIVE = tuple(
+    f"NetworkTypeMigration{each}"
+    for each in ("InProgress", "MTUReady", "TargetCNIAvailable", "TargetCNIInUse", "OriginalCNIPurged")
+)
 COUNTS = ("machineCount", "updatedMachineCount")
 OVNK = "openshift-ovn-kubernetes"
 
@@ -36,12 +43,16 @@ class State(NamedTuple):
 
 
 class Node(NamedTuple):
-    """A node's phase, and what has to be remembered of it: its boot id, and whether it booted in this turn."""
+    """A node's phase, and what has to be remembered of it: its boot id, and whether it booted in this turn.
+
+    `turn`: somebody is at it. A node that fails of itself is in a phase, too, and that excuses nothing.
+    """
 
     phase: str
     boot_id: str
     booted: bool = False
     rebooted: bool = False  # just now
+    turn: bool = False
 
 
 def node(found: Object, before: Node | None) -> Node:
@@ -54,7 +65,17 @@ def node(found: Object, before: Node | None) -> Node:
     in_turn = before is not None and before.phase != NONE
     booted = in_turn and (rebooted or (before is not None and before.booted))
     phase = _node_phase(found, booted)
-    return Node(phase, boot_id or (before.boot_id if before else ""), booted and phase != NONE, rebooted)
+    turn = phase not in (NONE, DOWN, BOOTED) or (phase != NONE and _announced(found))
+    return Node(phase, boot_id or (before.boot_id if before else ""), booted and phase != NONE, rebooted, turn)
+
+
+def _announced(found: Object) -> bool:
+    """Is it cordoned, or has the machine config operator something to do on it?"""
+    return bool(_at(found, "spec").get("unschedulable")) or _pending(_at(found, "metadata", "annotations"))
+
+
+def _pending(notes: Mapping[str, Any]) -> bool:
+    return notes.get(f"{MCO}currentConfig") != notes.get(f"{MCO}desiredConfig")
 
 
 def _node_phase(found: Object, booted: bool) -> str:
@@ -62,15 +83,14 @@ def _node_phase(found: Object, booted: bool) -> str:
     desired, applied = notes.get(f"{MCO}desiredDrain", ""), notes.get(f"{MCO}lastAppliedDrain", "")
     cordoned = bool(_at(found, "spec").get("unschedulable"))
     if condition(found, "Ready") != "True":
-        return "booted, not ready" if booted else "down"
+        return BOOTED if booted else DOWN
     if desired.startswith("drain-") and desired != applied:
         return "draining"
     if cordoned:
         if booted or (desired.startswith("uncordon-") and desired != applied):
             return "ready, cordoned"
         return "drained" if desired.startswith("drain-") else "cordoned"
-    pending = notes.get(f"{MCO}currentConfig") != notes.get(f"{MCO}desiredConfig")
-    return "update pending" if pending else NONE
+    return "update pending" if _pending(notes) else NONE
 
 
 def rollout(objects: Iterable[Object], _: str = NONE) -> State:
@@ -131,7 +151,7 @@ def sdn_live(objects: Iterable[Object], before: str = NONE) -> State:
     status = _at(config, "status")
     if not started:
         wanted = _at(config, "spec").get("networkType") != status.get("networkType")
-        asked = "network.openshift.io/network-type-migration" in _at(config, "metadata", "annotations")
+        asked = ASKED in _at(config, "metadata", "annotations")
         return State("requested") if asked and wanted else State()
     if started != "True":
         return State("completed") if _reason(config, "InProgress").endswith("Completed") else State()
@@ -167,7 +187,7 @@ def mtu(objects: Iterable[Object], before: str = NONE) -> State:
     if _at(config, "status", "migration").get("networkType"):
         return State()  # a part of another migration
     done = _updated(known)
-    if asked and not going:
+    if asked and not going and before in (NONE, "requested", "completed"):  # later it is news that came out of order
         return State("requested")
     return _first_round(done, before) if asked else _second_round(done, before)
 
@@ -186,7 +206,18 @@ def _second_round(done: float | None, before: str) -> State:
         return State("second round", done)
     if waited:
         return State("second round preparing", rolls=True)
-    return State("completed", 1.0) if before == "second round" else State()
+    return State("completed", 1.0) if done is None and before in ("second round", "completed") else State()
+
+
+def conditions(objects: Iterable[Object]) -> dict[str, bool]:
+    """Of the network operator and of a live migration, by the API's own names; an unknown one is absent."""
+    found: dict[str, bool] = {}
+    for each in objects:
+        ours = OPERATOR if each["kind"] == "ClusterOperator" else LIVE if each["kind"] == "Network" else ()
+        for name in ours:
+            if (said := condition(each, name)) in ("True", "False"):
+                found[name] = said == "True"
+    return found
 
 
 Assigned = Mapping[tuple[str, str], str]

@@ -2,3 +2,4 @@
 
 NONE = "none"  # no phase of that kind
 MANUAL = "manual"  # the kind of those that somebody marked
+NODE = "node"  # the kind of phases that nodes are in

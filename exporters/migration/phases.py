@@ -9,7 +9,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from exporters import catalog, times
+from exporters.migration.names import NODE as NODE_KIND
 from exporters.migration.names import NONE
 from exporters.probing.record import Record
 
@@ -58,6 +59,8 @@ class Phases(Collector):
         self._record = record
         self._catalog = catalog.load()
         self.open: dict[tuple[str, str], dict[str, Any]] = {}
+        self.progress: dict[str, float | None] = {}  # 0 to 1, by kind
+        self.failing: dict[str, str] = {}  # by node: its phase, though it is not at its turn
         if record.journal is not None:
             for row in record.journal.rows("kind = 'phase' AND state = 'open'"):
                 item = json.loads(row.item)
@@ -93,19 +96,28 @@ class Phases(Collector):
         kept = {name: item[name] for name in ("id", "text", "node", "rolls")}
         return self._record.note("phase", kind, begin, max(begin, now), kept)
 
-    def event(self, name: str, node: str, earliest: float, latest: float) -> dict[str, Any]:
-        """Something happened between these Unix times."""
-        return self._record.note("phase", "event", earliest, max(earliest, latest), {"text": name, "node": node})
+    def event(
+        self, name: str, node: str, earliest: float, latest: float, more: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Something happened between these Unix times; `more` is what else its entry says."""
+        said = {"text": name, "node": node, **(more or {})}
+        return self._record.note("phase", "event", earliest, max(earliest, latest), said)
 
     def collect(self) -> Iterator[Metric]:
         """1 for what lasts; a phase that is over is absent."""
-        cluster, node = (
+        names = ("ovnwatch_migration_phase", "ovnwatch_node_phase", "ovnwatch_migration_progress_ratio")
+        cluster, node, progress = (
             GaugeMetricFamily(metric.name, metric.help, labels=metric.labels)
-            for metric in map(self._catalog.metric, ("ovnwatch_migration_phase", "ovnwatch_node_phase"))
+            for metric in map(self._catalog.metric, names)
         )
         for (kind, name), item in sorted(self.open.items()):
             if name:
                 node.add_metric([kind, name, item["text"]], 1.0)
             else:
                 cluster.add_metric([kind, item["text"]], 1.0)
-        yield from (cluster, node)
+        for name, phase in sorted(self.failing.items()):
+            node.add_metric([NODE_KIND, name, phase], 1.0)
+        for kind, done in sorted(self.progress.items()):
+            if done is not None:
+                progress.add_metric([kind], done)
+        yield from (cluster, node, progress)

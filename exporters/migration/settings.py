@@ -1,14 +1,14 @@
-"""What `ovnwatch migration` is told: who it is, where it serves, where its journal is kept."""
+"""What `ovnwatch migration` is told: who it is, what it watches, where it serves, where its journal is kept."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BaseModel, Field
 
-from exporters import options, remotes, targets
-from exporters.options import Option
+from exporters import kube, options, remotes, targets
+from exporters.options import Given, Option
 from exporters.remotes import Remote
 from exporters.settings import (
     FIRST,
@@ -19,6 +19,7 @@ from exporters.settings import (
     Basics,
     JournalKeys,
     Program,
+    Said,
     Web,
     bad_listeners,
     basics,
@@ -27,7 +28,8 @@ from exporters.settings import (
     read,
     telemetry,
 )
-from exporters.strictyaml import BadInput
+from exporters.strictyaml import BadInput, Problem
+from exporters.targets import STRICT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,9 +41,18 @@ class MigrationSettings(Basics):
     journal: Path | None  # the folder of its file; None: in memory only
     nodes: tuple[Remote, ...]  # node exporters; one without a name is called as it says itself
     node_interval: float  # seconds between two looks at each
+    cluster: str  # a kubeconfig, or kube.IN_CLUSTER; "": none is watched
+    context: str
+    hashed: bool  # addresses in metrics
+    microovn: Path | None  # its control socket
 
     def summary(self) -> str:
-        return f"phases by hand, {len(self.nodes)} node exporters"
+        watched = [
+            self.nodes and f"{len(self.nodes)} node exporters'",
+            self.cluster and "a cluster's",
+            self.microovn and "MicroOVN's",
+        ]
+        return f"phases by hand{''.join(f' and {each}' for each in watched if each)}"
 
 
 def _every(seconds: float) -> float:
@@ -60,7 +71,21 @@ def node_urls(text: str) -> tuple[Remote, ...]:
     return tuple(found)
 
 
+class KubernetesKeys(BaseModel):
+    model_config = STRICT
+    config: str | None = None
+    context: str | None = None
+    addresses: str | None = None
+
+
+class MicroovnKeys(BaseModel):
+    model_config = STRICT
+    socket: str | None = None
+
+
 class MigrationFile(BasicFile):
+    kubernetes: KubernetesKeys = KubernetesKeys()
+    microovn: MicroovnKeys = MicroovnKeys()
     web: Web = Web()
     journal: JournalKeys = JournalKeys()
     nodes: list[Any] = Field(default_factory=list)
@@ -68,8 +93,19 @@ class MigrationFile(BasicFile):
 
 
 # fmt: off
+WATCHED = (
+    Option("cluster", targets.file_name, "", "--kubernetes.config", "OVNWATCH_KUBERNETES_CONFIG", "kubernetes.config",
+           "the cluster to watch: a kubeconfig, or in-cluster for our pod's service account; none if not given"),
+    Option("context", targets.file_name, "", "--kubernetes.context", "", "kubernetes.context",
+           "context of the kubeconfig; its current one if not given"),
+    Option("addresses", options.one_of("plain", "hashed"), "hashed", "--kubernetes.addresses", "",
+           "kubernetes.addresses", "how addresses of EgressIPs are shown in metrics: plain or hashed"),
+    Option("microovn", targets.file_name, "", "--microovn.socket", "", "microovn.socket",
+           "MicroOVN's control socket, for its upgrades: /var/snap/microovn/common/state/control.socket"),
+)
 OPTIONS = (
     *FIRST,
+    *WATCHED,
     Option("web_listen", targets.address, ":9482", "--web.listen-address", "", "web.listen_address",
            "address of metrics, health, /history and the phases that are marked"),
     Option("nodes", node_urls, "", "--node.url", "OVNWATCH_NODE_URLS", "",
@@ -93,6 +129,7 @@ def load_migration(argv: Sequence[str], environ: Mapping[str, str], _: int | Non
     if given["web_listen"].value:
         problems += bad_listeners([given["web_listen"]])
     token = bearer_token(given, said.folder, problems)
+    cluster = _cluster(said, problems)
     if problems:
         raise BadInput([*dict.fromkeys(problems), *said.doubts])
     return MigrationSettings(
@@ -102,7 +139,35 @@ def load_migration(argv: Sequence[str], environ: Mapping[str, str], _: int | Non
         journal=journal_folder(given["journal_path"], said.document.name, said.folder),
         nodes=nodes,
         node_interval=given["node_interval"].value,
+        cluster=cluster,
+        context=given["context"].value or "",
+        hashed=given["addresses"].value == "hashed",
+        microovn=_beside(said, given["microovn"]) if given["microovn"].value else None,
     )
+
+
+def _beside(said: Said, given: Given) -> Path:
+    """A path in the file is relative to it."""
+    in_file = said.document.name and given.place.startswith(f"{said.document.name}:")
+    return said.folder / given.value if in_file else Path(given.value)
+
+
+def _cluster(said: Said, problems: list[Problem]) -> str:
+    """The kubeconfig, tried; or IN_CLUSTER; "" for none."""
+    given = said.given["cluster"]
+    if not given.value:
+        if said.given["context"].value:
+            problems.append(Problem(said.given["context"].place, "needs --kubernetes.config"))
+        return ""
+    if not kube.installed():
+        problems.append(Problem(given.place, "needs the Python package kubernetes: install ovnwatch[kubernetes]"))
+        return ""
+    config = kube.IN_CLUSTER if given.value == kube.IN_CLUSTER else str(_beside(said, given))
+    try:
+        kube.Cluster(config, said.given["context"].value or "").close()
+    except kube.ConfigError as error:
+        problems.append(Problem(given.place, f"{config}: {error}"))
+    return config
 
 
 MIGRATION = Program("migration", OPTIONS, load_migration)

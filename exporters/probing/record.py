@@ -151,6 +151,7 @@ class Saved(msgspec.Struct):
     skipped: dict[str, int]
     gaps: dict[str, float]
     stall_seconds: float
+    beside: bytes = b""  # what whoever has the record wants kept with it
 
 
 # Of a stream: what only ever rises, so that of two accounts the higher one is the later.
@@ -570,6 +571,7 @@ class Record:
         self.stats: dict[str, Stats] = {}
         self.changing = Lock()  # held while an event and the counters change, so that both are saved as of one moment
         self._saved = _saved(journal) if journal else None
+        self.beside = self._saved.beside if self._saved else b""  # saved with the counters, and there after a restart
         for spec in streams:
             self.add(spec)
         if journal:
@@ -853,6 +855,7 @@ class Record:
             dict(self.skipped),
             dict(self.gaps),
             self.stall_seconds,
+            self.beside,
         )
         return msgspec.msgpack.encode(saved)
 

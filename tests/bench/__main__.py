@@ -19,12 +19,14 @@ from .metrics import metrics
 from .node import node
 from .probes import probes
 from .scheduler import scheduler
+from .watching import watching
 
 BENCHMARKS: dict[str, Callable[[Effort], list[Result]]] = {
     "probes": probes,
     "scheduler": scheduler,
     "metrics": metrics,
     "node": node,
+    "watching": watching,
 }
 
 

@@ -1,8 +1,8 @@
 """What the northbound database holds: how far configurations came, who has which egress address, load balancers."""
 
-import hashlib
 from collections.abc import Iterator
 
+from exporters.identity import hashed
 from exporters.node.ovn.moves import Moves
 from exporters.node.ovn.replica import NUMBER, SET, TEXT, Replica, Shape, map_of, options
 from exporters.node.rows import Row
@@ -71,8 +71,3 @@ def snats(replica: Replica) -> Iterator[tuple[str, str, str, str]]:
             kind, external, logical = known.get(each, ("", "", ""))
             if kind == "snat":
                 yield name, str(pinned.get("chassis", "")), external, logical
-
-
-def hashed(address: str) -> str:
-    """The same text for the same address on every node. It keeps addresses from a glance, not from who tries all."""
-    return hashlib.sha256(address.encode()).hexdigest()[:12]
