@@ -32,6 +32,7 @@ UNITS = {
     "ratio": "_ratio",
     "bytes": "_bytes",
     "bit rate": "_bits_per_second",
+    "byte rate": "_bytes_per_second",
     "count": "",
     "state": "",
     "none": "",

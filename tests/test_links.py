@@ -161,8 +161,8 @@ def test_links_come_change_and_go(space: Namespace) -> None:
     assert set(found["up"]) == {"lo", "la", "lb", "br0"} == set(found["receive_bytes_total"])
     assert found["mtu_bytes"]["la"] == 1400
     assert found["up"]["la"] == found["admin_up"]["la"] == 0
-    assert found["speed_bits_per_second"]["la"] == 10_000_000_000  # what veth says of itself
-    assert "br0" not in found["speed_bits_per_second"] or found["up"]["br0"]
+    assert found["speed_bytes_per_second"]["la"] == 10_000_000_000 / 8  # what veth says of itself
+    assert "br0" not in found["speed_bytes_per_second"] or found["up"]["br0"]
     changes = found["carrier_changes_total"]["la"]
     ip("link set la up")
     ip("link set lb up mtu 1300 name c")

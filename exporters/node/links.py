@@ -167,8 +167,8 @@ def attributes(table: Table, exclude: re.Pattern[str] | None = None) -> Iterator
         "ovnwatch_node_link_up": [(each.labels, int(each.link.up)) for each in every],
         "ovnwatch_node_link_admin_up": [(each.labels, int(each.link.admin_up)) for each in every],
         "ovnwatch_node_link_mtu_bytes": [(each.labels, each.link.mtu) for each in every],
-        "ovnwatch_node_link_speed_bits_per_second": [
-            (each.labels, each.speed) for each in every if each.speed is not None
+        "ovnwatch_node_link_speed_bytes_per_second": [
+            (each.labels, each.speed / 8) for each in every if each.speed is not None
         ],
         "ovnwatch_node_link_carrier_changes_total": [
             (each.labels, each.link.carrier_changes) for each in every if each.link.carrier_changes is not None

@@ -151,7 +151,7 @@ def rows(interfaces: Sequence[Interface]) -> Iterator[Row]:
             "ovnwatch_ovs_interface_up": each.up,
             "ovnwatch_ovs_interface_admin_up": each.admin_up,
             "ovnwatch_ovs_interface_link_resets_total": each.resets,
-            "ovnwatch_ovs_interface_speed_bits_per_second": each.speed,
+            "ovnwatch_ovs_interface_speed_bytes_per_second": None if each.speed is None else each.speed / 8,
             "ovnwatch_ovs_interface_mtu_bytes": each.mtu,
             "ovnwatch_ovs_interface_error": each.error,
             "ovnwatch_ovs_interface_lacp_current": each.lacp_current,
