@@ -1,14 +1,16 @@
 """Links as the kernel tells them: messages as bytes, real links that come, change and go, and /proc/net/dev."""
 
 import contextlib
+import os
 import re
 import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import captures
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exporters import catalog
@@ -57,6 +59,24 @@ def test_a_vlan_tells_its_number_and_what_carries_it() -> None:
     rows = {table.sample_name: list(table.rows()) for table in tables(links.attributes(table), catalog.load())}
     ((labels, value),) = rows["ovnwatch_node_vlan_info"]
     assert (labels.pairs, value) == ({"link": "eth0.10", "vlan_id": "10", "parent": "eth0"}, 1)
+
+
+@given(st.lists(st.binary(min_size=1, max_size=15), min_size=2, max_size=2, unique=True))
+@example([b"a\xff", rb"a\xff"])
+@example([b"\\", rb"\\\\"])
+def test_links_of_two_names_have_two_labels(names: list[bytes]) -> None:
+    texts = [rtnl.name_of(each) for each in names]
+    assert texts[0] != texts[1]
+    assert [rtnl.bytes_of(each) for each in texts] == names
+
+
+def test_a_link_of_a_name_that_is_no_text_is_read_by_its_files(tmp_path: Path) -> None:
+    name = os.fsdecode(b"a\xff")
+    (tmp_path / "net/bonding").mkdir(parents=True)
+    for each in (name, r"a\xff"):
+        (tmp_path / "net/bonding" / each).write_text(captures.text("bonding_active_backup_synthetic"))
+    with contextlib.closing(Links()) as found:
+        assert sorted(Host(Paths(proc=tmp_path), found).bonds()) == [r"a\\xff", r"a\xff"]
 
 
 def test_what_a_bridge_says_of_its_port_is_not_about_the_link() -> None:

@@ -131,17 +131,17 @@ class Host:
 
     def bonds(self) -> dict[str, bonds.Bond]:
         folder = self.paths.proc / "net/bonding"
-        return {name: bonds.parse(text(folder / name)) for name in sorted(_listing(folder))}
+        return {name: bonds.parse(text(folder / _file(name))) for name in sorted(_links(folder))}
 
     def bridges(self, table: Table) -> dict[str, bridges.Bridge]:
         net = self.paths.sys / "class/net"
         names = sorted(known.link.name for known in table.values() if known.link.kind == "bridge")
         found = {}
         for name in names:
-            ports = net / name / "brif"
-            states = {port: _text_if_any(ports / port / "state").strip() for port in _listing(ports)}
+            ports = net / _file(name) / "brif"
+            states = {port: _text_if_any(ports / _file(port) / "state").strip() for port in _links(ports)}
             states = {port: state for port, state in states.items() if state}  # some may have gone meanwhile
-            found[name] = bridges.Bridge(texts(net / name / "bridge"), states)
+            found[name] = bridges.Bridge(texts(net / _file(name) / "bridge"), states)
         return found
 
     def seen(self, deadline: Deadline) -> Seen:
@@ -156,9 +156,9 @@ class Host:
             links=links,
             reached=self.reached(known, deadline),
             bonds=found,
-            bond_options={name: texts(net / name / "bonding") for name in found},
+            bond_options={name: texts(net / _file(name) / "bonding") for name in found},
             bridges=self.bridges(known),
-            autoconf=names_with({name: _text_if_any(ipv6 / name / "autoconf") for name in names}),
+            autoconf=names_with({name: _text_if_any(ipv6 / _file(name) / "autoconf") for name in names}),
             ipv6=(self.paths.proc / "net/if_inet6").exists(),
             daemons=self._daemons(),
         )
@@ -220,6 +220,16 @@ def texts(folder: Path) -> Mapping[str, str]:
         except OSError:  # some may only be written to
             continue
     return found
+
+
+def _links(folder: Path) -> list[str]:
+    """Links by the names of files."""
+    return [rtnl.name_of(os.fsencode(name)) for name in _listing(folder)]
+
+
+def _file(link: str) -> str:
+    """The name that a link's file has."""
+    return os.fsdecode(rtnl.bytes_of(link))
 
 
 def _listing(folder: Path) -> list[str]:

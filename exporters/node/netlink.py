@@ -15,6 +15,7 @@ from typing import Self
 
 from exporters.node.failing import GarbledError, LateError, NotCollectedError
 from exporters.node.rpc import Deadline
+from exporters.node.rtnl import bytes_of
 
 # linux/netlink.h, linux/rtnetlink.h
 HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
@@ -133,7 +134,7 @@ class Ethtool:
     def speed(self, link: str) -> int | None:
         """Bits per second; None where a link has none, or does not know, or is gone."""
         command = array.array("B", SETTINGS.pack(ETHTOOL_GSET, *[0] * 17))
-        request = struct.pack("16sP16x", link.encode()[:15], command.buffer_info()[0])
+        request = struct.pack("16sP16x", bytes_of(link)[:15], command.buffer_info()[0])
         try:
             fcntl.ioctl(self._socket, SIOCETHTOOL, request)
         except OSError:

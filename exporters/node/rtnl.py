@@ -3,6 +3,7 @@ linux/if_addr.h and linux/rtnetlink.h.
 """
 
 import ipaddress
+import re
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -12,6 +13,8 @@ from exporters.node.failing import GarbledError
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_GETADDR, RTM_NEWROUTE, RTM_GETROUTE = 20, 22, 24, 26
 RTM_NEWSTATS, RTM_GETSTATS = 92, 94
+
+ESCAPED = re.compile(rb"\\(\\|x[0-9a-f]{2})")
 
 IFINFO = struct.Struct("=BxHiII")  # family, device type, index, flags, change
 IFA = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
@@ -113,7 +116,21 @@ def _number(data: bytes | None) -> int:
 
 
 def _text(data: bytes) -> str:
-    return data.partition(b"\0")[0].decode("utf-8", "backslashreplace")
+    return name_of(data.partition(b"\0")[0])
+
+
+def name_of(data: bytes) -> str:
+    """A link's name, which may be any bytes, as text: another one for each.
+
+    b"\\xff" -> r"\xff", and what is written so, rb"\xff" -> r"\\xff"
+    """
+    return data.replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
+
+
+def bytes_of(name: str) -> bytes:
+    """The bytes of a name that `name_of` made."""
+    data = name.encode("utf-8", "surrogateescape")
+    return ESCAPED.sub(lambda found: found[1] if found[1] == b"\\" else bytes.fromhex(found[1][1:].decode()), data)
 
 
 def link(data: bytes, start: int, end: int) -> Link | None:
