@@ -21,8 +21,8 @@ from servers import make_certificates
 
 from exporters.history import source
 from exporters.history.command import main
-from exporters.history.shown import plain
 from exporters.journal import APPLICATION, Journal, Row
+from exporters.plain import plain
 from exporters.times import seconds
 
 Item = dict[str, Any]

@@ -19,7 +19,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from running import CODE, Exporter, clean, killed_at_the_end, wait_for
 
 from exporters import catalog
-from exporters.node import addresses, bonds, bridges, daemons, rtnl, state
+from exporters.exposition import Table
+from exporters.node import addresses, bonds, bridges, daemons, rtnl, shown, state
 from exporters.node.bridges import Bridge
 from exporters.node.collectors import COLLECTORS
 from exporters.node.failing import GarbledError
@@ -274,6 +275,8 @@ def once(ovs: DummyOvs, *argv: str) -> str:
     command = [sys.executable, "-c", CODE, "node", "--once", f"--ovs.rundir={ovs.rundir}", *argv]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=clean({}))
     assert ran.returncode == 0, ran.stderr
+    if "--output=table" in argv:
+        assert "failed" not in ran.stderr  # it says so itself
     return ran.stdout
 
 
@@ -299,6 +302,13 @@ def test_once_says_what_failed(ovs: DummyOvs) -> None:
     assert "ovs-upcall" in told["failures"]
     assert "does not run" in told["failures"]["ovs-upcall"]
     assert re.search(r"^failed: ovs-upcall: .*does not run", once(ovs, "--output=table"), re.MULTILINE)
+
+
+def test_a_table_has_nothing_that_a_terminal_obeys() -> None:
+    labels = labels_of(LINK, ("a\x1b[2J\u202e",))
+    families = [Table("ovnwatch_node_link_up", "help", "gauge", lambda: [(labels, 1)])]
+    lines = shown.table(families, {"links": "no \x07 answer"}).splitlines()
+    assert lines == [r"node_link_up  link=a\u001b[2J\u202e  1", r"failed: links: no \u0007 answer"]
 
 
 def get(exporter: Exporter, path: str, **headers: str) -> tuple[bytes, dict[str, str]]:

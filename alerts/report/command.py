@@ -11,8 +11,8 @@ from alerts.report.forms import FORMS
 from alerts.report.read import Told, told
 from exporters import times
 from exporters.ends import Parser
-from exporters.history.shown import plain
 from exporters.history.source import File, Remote, SourceError, base_url
+from exporters.plain import plain
 from exporters.strictyaml import BadInput
 from exporters.verdict.budget import Limits
 from exporters.verdict.coverage import Span

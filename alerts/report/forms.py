@@ -6,7 +6,8 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from alerts.report.page import page
-from exporters.history.shown import columns, plain
+from exporters.history.shown import columns
+from exporters.plain import plain
 
 Report = Mapping[str, Any]
 MOST = 20  # lines of one kind in a terminal; JSON and the page have all

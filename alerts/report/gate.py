@@ -11,8 +11,8 @@ import msgspec
 from msgspec import Meta
 
 from exporters.ends import Parser
-from exporters.history.shown import plain
 from exporters.history.source import Remote, SourceError, base_url
+from exporters.plain import plain
 
 EVERY = 1.0  # seconds between two questions
 UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}

@@ -15,8 +15,9 @@ from exporters import options, times
 from exporters.ends import Parser
 from exporters.history.checks import Checker
 from exporters.history.items import Read, RefusedError, Wanted, read
-from exporters.history.shown import FORMS, line, plain
+from exporters.history.shown import FORMS, line
 from exporters.history.source import File, Remote, SourceError, TornError, base_url
+from exporters.plain import plain
 
 MOST_TOLD = 20  # problems that verify tells; the rest are counted
 FILTERS = ("kind", "path", "target", "state")

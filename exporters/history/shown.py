@@ -14,16 +14,12 @@ import msgspec
 
 from exporters import times
 from exporters.history.items import Duration, Item, Read, place
+from exporters.plain import plain
 
 LONGEST = 48  # characters of a cell in the table
 COLUMNS = ("START", "LENGTH", "KIND", "STATE", "SOURCE", "TARGET", "PATH/PROTOCOL", "CAUSE")
 MADE = ("window", "phase")  # no measurement: while they are open nobody counts
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # what makes a spreadsheet compute a cell
-
-
-def plain(text: str) -> str:
-    """The text without anything a terminal obeys: controls, and what turns the direction of writing."""
-    return "".join(each if each.isprintable() else f"\\u{ord(each):04x}" for each in text)
 
 
 def table(entries: Iterable[Read], now: float) -> Iterator[str]:

@@ -53,7 +53,7 @@ def make_scrape(settings: NodeSettings) -> Scrape:
 def once(settings: NodeSettings) -> str:
     """One collection, as text."""
     scrape = make_scrape(settings)
-    collected = scrape.run()
+    collected = scrape.run(told=settings.output == "text")  # the others say themselves what failed
     families = scrape.tables(collected)
     failures = {name: each.failure for name, each in collected.items() if each.failure}
     scrape.close()

@@ -76,8 +76,8 @@ class Scrape(Registered):
             found.extend(result.found)
         return tables(found, self.catalog)
 
-    def run(self) -> dict[str, Collected]:
-        """What came of each collector, in their order."""
+    def run(self, *, told: bool = True) -> dict[str, Collected]:
+        """What came of each collector, in their order; `told`: failures are told in the log."""
         with self._one_at_a_time:
             allowed, self._allowed = self._allowed or inf, 0.0
             seconds, grace = min(self.seconds, SHARE * allowed), min(GRACE, GRACE_SHARE * allowed)
@@ -93,7 +93,8 @@ class Scrape(Registered):
             self._late |= {name: task for name, task in running.items() if not task.done()}
             late = Collected([], "it does not keep its deadline", spent)
             results = {name: late if name in self._late else running[name].result() for name in self.names}
-            self._tell(results)
+            if told:
+                self._tell(results)
             return results
 
     def _tell(self, results: Mapping[str, Collected]) -> None:

@@ -7,6 +7,7 @@ from prometheus_client import generate_latest
 from prometheus_client.core import Metric
 
 from exporters.exposition import encoded
+from exporters.plain import plain
 
 
 class Page:
@@ -44,7 +45,9 @@ def table(families: Iterable[Metric], failures: Mapping[str, str]) -> str:
         for each in family.samples:
             labels = ", ".join(f"{name}={value}" for name, value in each.labels.items() if value)
             rows.append((each.name.removeprefix("ovnwatch_"), labels, "" if family.type == "info" else f"{each.value}"))
+    # Whoever may make a link may call it something that a terminal obeys.
+    rows = [(name, plain(labels), value) for name, labels, value in rows]
     wide = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
     lines = [f"{name:{wide[0]}}  {labels:{wide[1]}}  {value:>{wide[2]}}".rstrip() for name, labels, value in rows]
-    lines += [f"failed: {name}: {why}" for name, why in failures.items()]
+    lines += [f"failed: {name}: {plain(why)}" for name, why in failures.items()]
     return "\n".join(lines)
