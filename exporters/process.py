@@ -48,8 +48,12 @@ class End:
         self.event = asyncio.Event()
         self.bug: BaseException | None = None
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.event.set)
+            loop.add_signal_handler(number, self._asked_by, number)
         loop.set_exception_handler(self._unexpected)
+
+    def _asked_by(self, number: signal.Signals) -> None:
+        log.info("ending: %s", number.name)
+        self.event.set()
 
     def _unexpected(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         bug = context.get("exception")

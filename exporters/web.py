@@ -13,8 +13,9 @@ import html
 import logging
 import math
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -52,13 +53,14 @@ def make_app(
     settled: Callable[[], Awaitable[None]] | None = None,
     allow: Callable[[float | None], None] | None = None,
     landing: bool = True,
+    more: Mapping[str, str] = MappingProxyType({}),
 ) -> web.Application:
     """Return the application of one exporter, called `name` on its landing page.
 
     `ready` is asked at every request. `reload` returns the problems it met, none when the new
     configuration is in use; without it there is no `/-/reload`. `settled` is awaited before metrics are sent: by then
     no crash may take back what they say. `allow` is told before how many seconds the scraper waits, None if it does not
-    say. Without `landing`, `/` is the caller's.
+    say. Without `landing`, `/` is the caller's; `more` are paths of the caller's that it names, and what is there.
     """
 
     async def metrics(request: web.Request) -> web.Response:
@@ -73,7 +75,9 @@ def make_app(
         return web.Response(text="ready\n") if ready() else web.Response(status=503, text="not ready yet\n")
 
     async def landing_at(_: web.Request) -> web.Response:
-        return web.Response(text=landing_page(name, telemetry_path), content_type="text/html", headers=PAGE_HEADERS)
+        return web.Response(
+            text=landing_page(name, telemetry_path, more), content_type="text/html", headers=PAGE_HEADERS
+        )
 
     app = new_app()
     app.router.add_get(telemetry_path, metrics)
@@ -197,12 +201,12 @@ def scrape_seconds(header: str) -> float | None:
     return seconds if 0 < seconds < math.inf else None
 
 
-def landing_page(name: str, telemetry_path: str) -> str:
+def landing_page(name: str, telemetry_path: str, more: Mapping[str, str] = MappingProxyType({})) -> str:
     """Return the page at `/`: what this is, and where the rest is."""
-    links = {telemetry_path: "metrics", "/-/healthy": "is the process alive?", "/-/ready": "does it measure yet?"}
-    items = "".join(
-        f'<li><a href="{html.escape(path)}">{html.escape(path)}</a> {text}</li>' for path, text in links.items()
-    )
+    ours = {"/-/healthy": "is the process alive?", "/-/ready": "does it measure yet?"}
+    links = {telemetry_path: "metrics", **more, **ours}
+    shown = ((html.escape(path), html.escape(text)) for path, text in links.items())
+    items = "".join(f'<li><a href="{path}">{path}</a> {text}</li>' for path, text in shown)
     title = html.escape(name)
     return (
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'

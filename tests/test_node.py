@@ -285,10 +285,10 @@ def test_once_prints_a_collection_in_three_forms(ovs: DummyOvs) -> None:
     text = once(ovs)
     checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+    assert "_bits" not in text  # a newer promtool wants the base unit
     assert 'ovnwatch_ovs_bridge_rules{bridge="br-int"} 0\n' in text
     table = once(ovs, "--output=table", "--no-collector.links")
     assert re.search(r"^ovs_bridge_ports +bridge=br-int +3$", table, re.MULTILINE)
-    assert "_bits" not in text  # a newer promtool wants the base unit
     assert "node_link" not in table
     told = json.loads(once(ovs, "--output", "json"))
     assert told["failures"] == {}
@@ -338,7 +338,7 @@ def test_it_serves_metrics_and_state_until_it_is_told_to_end(ovs: DummyOvs, tmp_
         told = json.loads(get(exporter, "/state")[0])
         assert told["statistics"]["lo"]["state"] == "up"
         assert told["daemons"]["ovs-vswitchd"]["running"] is True
-        assert b"/metrics" in get(exporter, "/")[0]
+        assert {b"/metrics", b"/state"} <= set(re.findall(rb'href="([^"]*)"', get(exporter, "/")[0]))
         ovs.stop_daemon("ovs-vswitchd", signal.SIGKILL)
         page = get(exporter, "/metrics")[0].decode()
         assert 'ovnwatch_node_collector_success{collector="ovs-upcall"} 0' in page
@@ -348,6 +348,7 @@ def test_it_serves_metrics_and_state_until_it_is_told_to_end(ovs: DummyOvs, tmp_
         said = exporter.said()
         assert said.count("collector ovs-upcall failed") == said.count("collector ovs-upcall works again") == 1
         assert exporter.end() == 0
+        assert 'msg="ending: SIGTERM"' in exporter.said()
 
 
 @pytest.mark.system(*COMMANDS)

@@ -153,6 +153,11 @@ def test_landing_page_links_to_all_and_escapes(start: Start) -> None:
     assert ask(port, "/metrics")[0] == 404
 
 
+def test_landing_page_names_what_an_exporter_has_besides(start: Start) -> None:
+    page = landing_page("a", "/metrics", {"/state": "all <of> it"})
+    assert '<li><a href="/state">/state</a> all &lt;of&gt; it</li>' in page
+
+
 def test_landing_page_may_use_its_own_style_and_nothing_else(start: Start) -> None:
     _, headers, body = ask(start(make()[0]).port, "/")
     policy = dict(rule.split(" ", 1) for rule in headers["Content-Security-Policy"].split("; "))

@@ -95,6 +95,7 @@ async def _run(settings: NodeSettings, end: End) -> None:
             telemetry_path=settings.telemetry_path,
             ready=lambda: not end.asked(),
             allow=scrape.allow,
+            more={"/state": "links, addresses, routes and daemons, as JSON"},
         )
         app.router.add_get("/state", told)
         serving = await serve(app, *settings.web_listen)
