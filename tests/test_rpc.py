@@ -4,6 +4,8 @@ import json
 import os
 import socket
 import struct
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -71,6 +73,60 @@ def test_an_answer_without_end_is_cut_off(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(rpc, "MOST_BYTES", 1 << 20)
     with pytest.raises(GarbledError, match="MiB"):
         ask(tmp_path / "s", endless)
+
+
+TEN = """
+import resource, sys, tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from exporters.node.failing import GarbledError
+from exporters.node.rpc import Deadline, JsonRpc
+from fake_daemon import answering, daemon
+from test_rpc import endless
+
+def ask(path):
+    try:
+        with JsonRpc(path, Deadline(60)) as server:
+            return server.ask("version", [])
+    except GarbledError as error:
+        return str(error)
+
+with ExitStack() as stack:
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    paths = [folder / str(number) for number in range(11)]
+    for path in paths[:10]:
+        stack.enter_context(daemon(path, endless))
+    stack.enter_context(daemon(paths[10], answering(b'{"id":0,"result":"3.1","error":null}')))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with ThreadPoolExecutor(11) as threads:
+        said = list(threads.map(ask, paths))
+assert all("MiB" in each for each in said[:10]), said
+assert said[10] == (None, "3.1"), said
+print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_ten_answers_without_end_take_little_more_than_one() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", TEN], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    before, most = (int(each) / 1024 for each in ran.stdout.split())
+    print(f"ten endless answers at once: from {before:.0f} to {most:.0f} MB at most")
+    assert most - before < 200  # 64 MB of data, and what the allocator keeps
+
+
+def test_what_was_taken_of_the_budget_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rpc, "SHORT_BYTES", 1000)
+    long = json.dumps({"id": 0, "result": "x" * 300_000, "error": None}).encode()
+    for _ in range(3):
+        assert ask(tmp_path / "s", answering(long))[1] == "x" * 300_000
+        (tmp_path / "s").unlink()
+    assert rpc.BUDGET._taken == 0
+    with rpc.BUDGET.reading, pytest.raises(LateError, match="while others do"):
+        ask(tmp_path / "s", answering(long), 0.3)
+    assert rpc.BUDGET._taken == 0
 
 
 @pytest.mark.parametrize("talk", [silent, drip])

@@ -1,8 +1,13 @@
-"""Unix sockets and the JSON-RPC that OVS' daemons speak on them: a question, an answer, bounded in time and bytes."""
+"""Unix sockets and the JSON-RPC that OVS' daemons speak on them: a question, an answer, bounded in time and bytes.
+
+Long answers share one budget, and are read into objects one after another: what all daemons together may make us hold
+is little more than what one may.
+"""
 
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +17,7 @@ from typing import Any, Self
 from exporters.node.failing import GarbledError, LateError, NotCollectedError
 
 MOST_BYTES = 64 << 20  # of an answer: a hundred thousand interfaces
+SHORT_BYTES = 1 << 20  # of an answer that takes nothing of the budget, so that no other one can be in its way
 CHUNK = 256 * 1024
 LONGEST_NAME = 107  # of a Unix socket, man 7 unix
 
@@ -100,6 +106,30 @@ def _connect(sock: socket.socket, path: Path) -> None:
         os.close(folder)
 
 
+class Budget:
+    """Bytes that all long answers together may take: as many as one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._taken = 0
+        self.reading = threading.Lock()  # held while a long answer becomes objects, which takes several times its size
+
+    def take(self, size: int) -> bool:
+        """So many more, if there are any left."""
+        with self._lock:
+            if self._taken + size > MOST_BYTES:
+                return False
+            self._taken += size
+            return True
+
+    def give_back(self, size: int) -> None:
+        with self._lock:
+            self._taken -= size
+
+
+BUDGET = Budget()
+
+
 class JsonRpc(Stream):
     """A connection on which both sides send JSON objects with nothing between them."""
 
@@ -123,15 +153,32 @@ class JsonRpc(Stream):
                 return said.get("error"), said.get("result")
 
     def _object(self) -> dict[str, Any]:
-        parts, size = [self._rest], len(self._rest)
-        while True:
-            # Most pieces of a long answer end elsewhere, and to try each would take the square of its length.
-            if parts[-1].rstrip().endswith(b"}") and (found := self._first(b"".join(parts))) is not None:
-                return found
-            if size > MOST_BYTES:
-                raise GarbledError(f"{self.path} answers more than {MOST_BYTES >> 20} MiB")
-            parts.append(self.receive())
-            size += len(parts[-1])
+        parts, size, taken = [self._rest], len(self._rest), 0
+        try:
+            while True:
+                # Most pieces of a long answer end elsewhere, and to try each would take the square of its length.
+                if parts[-1].rstrip().endswith(b"}") and (found := self._tried(parts, size)) is not None:
+                    return found
+                parts.append(self.receive())
+                size += len(parts[-1])
+                more = max(0, size - SHORT_BYTES) - taken
+                if size > MOST_BYTES or not BUDGET.take(more):
+                    raise GarbledError(f"{self.path} and others answer more than {MOST_BYTES >> 20} MiB")
+                taken += more
+        finally:
+            BUDGET.give_back(taken)
+
+    def _tried(self, parts: list[bytes], size: int) -> dict[str, Any] | None:
+        """The first object of these pieces, None where it is not whole yet; long ones wait for one another."""
+        parts[:] = [b"".join(parts)]
+        if size <= SHORT_BYTES:
+            return self._first(parts[0])
+        if not BUDGET.reading.acquire(timeout=self.deadline.left()):
+            raise LateError(f"{self.path} answers much, while others do")
+        try:
+            return self._first(parts[0])
+        finally:
+            BUDGET.reading.release()
 
     def _first(self, data: bytes) -> dict[str, Any] | None:
         """The first object of the data, None where it is not whole yet; the rest is kept."""
