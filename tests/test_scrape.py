@@ -20,6 +20,7 @@ from running import ANY_PORT, Exporter, flags, killed_at_the_end, wait_for
 
 from exporters import catalog
 from exporters.bastion.settings import BASTION
+from exporters.node.settings import NODE
 from exporters.peer.settings import PEER
 from lab.children import hold_port, plain_environ
 
@@ -34,7 +35,7 @@ SCHEMAS = Path(os.environ.get("OVNWATCH_SCHEMAS") or ROOT.parent / "shared/data/
 # What Prometheus, its operator or OpenShift's monitoring set; a series' label of that name would be renamed.
 TAKEN = {"job", "instance", "namespace", "pod", "service", "container", "endpoint", "node", "prometheus", "cluster"}
 OURS = {label for metric in catalog.load().metrics.values() for label in metric.labels}
-OPTIONS = {"peer": PEER.options, "bastion": BASTION.options}
+OPTIONS = {"peer": PEER.options, "bastion": BASTION.options, "node": NODE.options}
 
 each_config = pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 
@@ -90,7 +91,7 @@ def test_a_configuration_names_the_ports_and_the_path_that_exporters_have(config
         ports = {address.rpartition(":")[2] for group in groups for address in group["targets"]}
         assert ports == {str(port_of(component))}
         assert not {label for group in groups for label in group.get("labels", {})} & OURS
-    assert targets(written).keys() == {"ovnwatch-peer", "ovnwatch-bastion"}
+    assert targets(written).keys() == {f"ovnwatch-{component}" for component in OPTIONS}
 
 
 def test_the_readme_shows_what_the_file_says() -> None:
@@ -216,12 +217,16 @@ def test_a_real_prometheus_scrapes_real_exporters_by_it(config: Path, tmp_path: 
         for component, source in sources.items():
             argv = [component, f"--config.file={tmp_path / 'file.yaml'}", *flags(ANY_PORT)]
             running.append(Exporter(tmp_path / f"{component}.log", *argv, OVNWATCH_SOURCE=source))
+        listen = "--web.listen-address=127.0.0.1:0"
+        running.append(Exporter(tmp_path / "node.log", "node", listen, OVNWATCH_SOURCE="node-1"))
         for each in running:
             wait_for(each.ready)
-        addresses = [f"{source}:{port_of(component)}" for component, source in sources.items()]
+        addresses = [f"{source}:{port_of(component)}" for component, source in {**sources, "node": "node-1"}.items()]
         addressed(folder, dict(zip(addresses, (f"127.0.0.1:{each.ports['web']}" for each in running), strict=True)))
         with prometheus(folder / config.name) as port:
             wait_for(lambda: len(ask(port, "query", query="ovnwatch_probes_total").get("result", ())) == len(sources))
+            links = 'ovnwatch_node_collector_success{collector="links"} == 1'
+            wait_for(lambda: len(ask(port, "query", query=links).get("result", ())) == 1)
             found = [each["metric"] for each in ask(port, "query", query='{__name__=~"ovnwatch_.*"}')["result"]]
             groups = {group["name"] for group in ask(port, "rules")["groups"]}
             up = [each["value"][1] for each in ask(port, "query", query="up")["result"]]
@@ -233,4 +238,4 @@ def test_a_real_prometheus_scrapes_real_exporters_by_it(config: Path, tmp_path: 
     counted = {(each["job"], each["source"]) for each in found if each["__name__"] == "ovnwatch_probes_total"}
     assert counted == {(f"ovnwatch-{component}", source) for component, source in sources.items()}
     assert groups == {f"ovnwatch-{each.stem}" for each in RULES}
-    assert up == ["1", "1"]
+    assert up == ["1", "1", "1"]
