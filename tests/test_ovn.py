@@ -6,9 +6,10 @@ import pytest
 
 from exporters.node.failing import GarbledError
 from exporters.node.ovn import controller, daemons, raft, remote
+from exporters.node.ovn import replica as replicas
 from exporters.node.ovn.moves import Moves
 from exporters.node.ovn.northbound import Northbound
-from exporters.node.ovn.replica import OPTIONAL, SET, TEXT, Replica, lacking, options
+from exporters.node.ovn.replica import OPTIONAL, SET, TEXT, Replica, lacking, options, request
 from exporters.node.ovn.southbound import Southbound
 from exporters.node.rows import Row
 
@@ -89,11 +90,18 @@ def test_what_is_modified_in_a_set_or_map_is_a_difference_and_else_the_new_value
     assert row(replica)[3] == {}
 
 
-def test_a_table_without_columns_is_counted() -> None:
+def test_a_table_without_columns_is_counted_and_nothing_of_it_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replicas, "MOST_ROWS", 10)
+    assert request(SHAPE)["Counted"] == [{"columns": [], "select": {"initial": False, "modify": False}}]
     replica = Replica(SHAPE)
-    assert replica.apply({"Counted": {"1": {"initial": {}}, "2": {"insert": {}}}}) == {"Counted"}
+    replica.counted("Counted", [{"rows": [{}] * 1000}])
+    assert replica.apply({"Counted": {"1": {"insert": {}}, "2": {"insert": {}}}}) == {"Counted"}
     replica.apply({"Counted": {"1": {"delete": None}}})
-    assert replica.count("Counted") == 1
+    assert replica.count("Counted") == 1001
+    wrongs: list[object] = [None, [], [{"error": "no"}], [{"rows": {}}]]
+    for wrong in wrongs:
+        with pytest.raises(GarbledError):
+            replica.counted("Counted", wrong)
 
 
 @pytest.mark.parametrize(

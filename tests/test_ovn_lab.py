@@ -1,5 +1,6 @@
 """What moves in the metrics of a whole OVN when one thing in it is changed on purpose, and that nothing else does."""
 
+import json
 import re
 import signal
 import subprocess
@@ -248,7 +249,16 @@ def scratch(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(made.split(), cwd=tmp_path, check=True, capture_output=True)
     schema = (Path("/usr/share/ovn/ovn-sb.ovsschema")).read_text()
     (tmp_path / "old.ovsschema").write_text(schema.replace('"nb_cfg_timestamp"', '"another"'))
-    with Served(tmp_path, "/usr/share/ovn/ovn-sb.ovsschema", "new"), Served(tmp_path, "old.ovsschema", "old"):
+    newer = json.loads(schema)
+    newer["version"] = "99.0.0"
+    newer["tables"]["Invented"] = {"columns": {"name": {"type": "string"}}}
+    newer["tables"]["Chassis"]["columns"]["invented"] = {"type": {"key": "string", "min": 0, "max": "unlimited"}}
+    (tmp_path / "newer.ovsschema").write_text(json.dumps(newer))
+    with (
+        Served(tmp_path, "/usr/share/ovn/ovn-sb.ovsschema", "new"),
+        Served(tmp_path, "old.ovsschema", "old"),
+        Served(tmp_path, "newer.ovsschema", "newer"),
+    ):
         yield tmp_path
 
 
@@ -305,14 +315,18 @@ def ssl_port(folder: Path) -> str:
 def test_a_database_is_read_by_tls_and_what_is_wrong_is_said(scratch: Path) -> None:
     own = [str(scratch / each) for each in ("cert.pem", "cert.pem", "key.pem")]
     at = f"ssl:127.0.0.1:{ssl_port(scratch)}"
-    assert only(scratch, at, Files(*own)) == ("", 7)
+    assert only(scratch, at, Files(*own)) == ("", 9)
     assert "needs --ovn.ca-file" in only(scratch, at)[0]
     assert "cannot be used" in only(scratch, at, Files(str(scratch / "none.pem")))[0]
     assert "TLS fails" in only(scratch, at, Files("/etc/ssl/certs/ca-certificates.crt"))[0]
     assert "nobody listens" in only(scratch, f"unix:{scratch}/none.sock")[0]
     assert "Connection refused" in only(scratch, "tcp:127.0.0.1:1")[0]
     # The second of two that answers is enough.
-    assert only(scratch, f"tcp:127.0.0.1:1,unix:{scratch}/new.sock") == ("", 7)
+    assert only(scratch, f"tcp:127.0.0.1:1,unix:{scratch}/new.sock") == ("", 9)
+
+
+def test_a_newer_schema_that_has_all_we_need_is_read(scratch: Path) -> None:
+    assert only(scratch, f"unix:{scratch}/newer.sock") == ("", 9)
 
 
 def test_a_column_that_is_missing_is_named(scratch: Path) -> None:

@@ -14,7 +14,7 @@ from exporters.node.rpc import Deadline, JsonRpc
 
 NEEDS = ("ovsdb-server", "ovsdb-tool")
 pytestmark = [pytest.mark.system(*NEEDS), pytest.mark.slow]
-CHASSIS, PORTS = 1000, 20_000
+CHASSIS, PORTS, FLOWS = 1000, 20_000, 50_000
 MOST_MEMORY = 150 << 20
 SECONDS = 10.0  # of chassis that report, all of them once in 30 s
 SCHEMA = "/usr/share/ovn/ovn-sb.ovsschema"
@@ -67,12 +67,38 @@ def fill(folder: Path) -> None:
         )
 
 
+def flows(folder: Path, first: int, count: int) -> None:
+    """Logical flows as long as OVN's, and a monitored service for every hundredth."""
+    rows = (
+        insert(
+            "Logical_Flow",
+            pipeline="ingress",
+            table_id=number % 30,
+            priority=number % 60_000,
+            match=f'outport == "namespace_pod-{number:06d}" && ip4.dst == 10.0.0.0/8',
+            actions="next;",
+        )
+        for number in range(first, first + count)
+    )
+    services = (
+        insert("Service_Monitor", ip=f"10.9.{number // 250}.{number % 250}", port=80, logical_port="p")
+        for number in range(first // 100, (first + count) // 100)
+    )
+    transact(folder, *rows, *services)
+
+
 def memory(exporter: Exporter) -> int:
     """Resident bytes, the most there ever were."""
     text = Path(f"/proc/{exporter.process.pid}/status").read_text()
     found = re.search(r"VmHWM:\s+(\d+) kB", text)
     assert found
     return int(found[1]) << 10
+
+
+def rows_of(page: str) -> tuple[int, int]:
+    """How many logical flows and monitored services."""
+    found = {table: int(count) for table, count in re.findall(r'ovnwatch_ovn_rows{.*table="(\w+)"} (\d+)', page)}
+    return found["Logical_Flow"], found["Service_Monitor"]
 
 
 def spent(exporter: Exporter) -> float:
@@ -95,6 +121,8 @@ def report(folder: Path) -> None:
 def test_a_large_database_fits_into_little_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Served(tmp_path, SCHEMA, "sb", tls=False):
         fill(tmp_path)
+        for first in range(0, FLOWS, 5000):
+            flows(tmp_path, first, 5000)
         only = [f"--no-collector.{each}" for each in ("links", "addresses")]
         told = ["--source=n", f"--ovn.sb-db=unix:{tmp_path}/sb.sock", "--ovn.chassis=all", "--collector.timeout=20"]
         exporter = Exporter(tmp_path / "log", "node", *only, *told, f"{LISTEN[-1]}=127.0.0.1:0")
@@ -105,6 +133,12 @@ def test_a_large_database_fits_into_little_memory(tmp_path: Path, capsys: pytest
             assert f'ovnwatch_ovn_ports{{kind="workload"}} {PORTS}' in page
             assert f'ovnwatch_ovn_ports_down{{kind="workload"}} {PORTS // 1000}' in page
             assert page.count("ovnwatch_ovn_chassis_lag_seconds{") == CHASSIS
+            assert rows_of(page) == (FLOWS, FLOWS // 100)
+            flows(tmp_path, FLOWS, 1000)  # what comes and goes is told
+            assert rows_of(exporter.get("/metrics")[1]) == (FLOWS + 1000, FLOWS // 100 + 10)
+            gone = {"op": "delete", "table": "Logical_Flow", "where": [["priority", "<", 100]]}
+            transact(tmp_path, gone)
+            assert rows_of(exporter.get("/metrics")[1])[0] == FLOWS + 1000 - 100
             times = []
             for _ in range(20):
                 began = time.perf_counter()
@@ -119,7 +153,8 @@ def test_a_large_database_fits_into_little_memory(tmp_path: Path, capsys: pytest
     times.sort()
     with capsys.disabled():
         print(
-            f"\n{CHASSIS} chassis, {PORTS} port bindings: at most {most >> 20} MiB, {100 * share:.1f} % of a CPU, "
+            f"\n{CHASSIS} chassis, {PORTS} port bindings, {FLOWS} logical flows: "
+            f"at most {most >> 20} MiB, {100 * share:.1f} % of a CPU, "
             f"scrape {times[10]:.0f} ms ({times[0]:.0f} to {times[-1]:.0f})"
         )
     assert most < MOST_MEMORY

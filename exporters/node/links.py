@@ -163,7 +163,7 @@ def name_of(known: Table, index: int) -> str:
 def attributes(table: Table, exclude: re.Pattern[str] | None = None) -> Iterator[Lot]:
     """What changes only when a link does."""
     every = [each for each in table.values() if not exclude or not exclude.fullmatch(each.link.name)]
-    single = {
+    single: dict[str, Sequence[tuple[Labels, float]]] = {
         "ovnwatch_node_link_up": [(each.labels, int(each.link.up)) for each in every],
         "ovnwatch_node_link_admin_up": [(each.labels, int(each.link.admin_up)) for each in every],
         "ovnwatch_node_link_mtu_bytes": [(each.labels, each.link.mtu) for each in every],

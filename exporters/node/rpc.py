@@ -137,8 +137,14 @@ class JsonRpc(Stream):
         super().__init__(path, deadline, connect)
         self._rest = b""
 
-    def ask(self, method: str, params: Sequence[Any]) -> tuple[Any, Any]:
+    decoder = json.JSONDecoder()
+
+    def ask(
+        self, method: str, params: Sequence[Any], told: Callable[[dict[str, Any]], object] | None = None
+    ) -> tuple[Any, Any]:
         """Return (error, result) of a call; who asks us for a sign of life in between gets one.
+
+        What is told meanwhile goes to `told`.
 
         Raises GarbledError for what is no answer, LateError, NotCollectedError, OSError.
         """
@@ -151,6 +157,8 @@ class JsonRpc(Stream):
                 if said.get("id") != 0 or not {"result", "error"} & said.keys():
                     raise GarbledError(f"{self.path} answers what was not asked")
                 return said.get("error"), said.get("result")
+            elif told is not None:
+                told(said)
 
     def _object(self) -> dict[str, Any]:
         parts, size, taken = [self._rest], len(self._rest), 0
@@ -186,7 +194,7 @@ class JsonRpc(Stream):
         if not text.startswith("{"):
             raise GarbledError(f"{self.path} does not speak JSON-RPC")
         try:
-            found, end = json.JSONDecoder().raw_decode(text)
+            found, end = self.decoder.raw_decode(text)
         except json.JSONDecodeError:
             return None
         except (RecursionError, ValueError) as error:  # the second for a number of thousands of digits

@@ -14,8 +14,10 @@ SHAPE: Shape = {
     "Chassis_Private": {"name": TEXT, "chassis": OPTIONAL, "nb_cfg": NUMBER, "nb_cfg_timestamp": NUMBER},
     "Port_Binding": {"logical_port": TEXT, "type": TEXT, "chassis": OPTIONAL, "up": OPTIONAL},
     "Datapath_Binding": {},
+    "Logical_Flow": {},
     "MAC_Binding": {},
     "Multicast_Group": {},
+    "Service_Monitor": {},
 }
 GATEWAY = "chassisredirect"
 MOST_NUMBERS = 1000  # of configurations whose beginning is remembered

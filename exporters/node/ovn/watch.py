@@ -12,12 +12,12 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from typing import Any, Protocol
 
 from exporters.node.failing import FAILURES, GarbledError, LateError, NotCollectedError, RefusedError
 from exporters.node.ovn.remote import Connection, Files, Remote
-from exporters.node.ovn.replica import TEXT, Column, Replica, Shape, lacking, request
+from exporters.node.ovn.replica import TEXT, Column, Replica, Shape, counting, lacking, request
 from exporters.node.rows import Row
 from exporters.node.rpc import Deadline
 
@@ -52,6 +52,7 @@ class Watch:
         self._connected = True
         self._failure = ""
         self._ended = False
+        self._countless: set[str] = set()  # tables of too many rows to be counted
         self._asked = self._answered = 0
         self._closing = threading.Event()
         self._wake, self._woken = socket.socketpair()
@@ -76,7 +77,7 @@ class Watch:
                 raise NotCollectedError(f"{self.view.name}: the server is cut off from its cluster")
             counts = (
                 Row("ovnwatch_ovn_rows", (self.view.name, table), self._replica.count(table))
-                for table in self.view.shape
+                for table in self.view.shape.keys() - self._countless
             )
             return [*self.view.rows(self._replica, time.time()), *counts]
 
@@ -127,13 +128,30 @@ class Watch:
         if lacks:
             version = str(schema.get("version"))[:40]
             raise NotCollectedError(f"its schema {version} has no {', no '.join(lacks)}")
+
+        def meanwhile(said: dict[str, Any]) -> None:
+            self._hear(said, server, replica, state)
+
         for name, of_it in (("_Server", state), (self.view.name, replica)):
-            of_it.apply(_ask(server, "monitor_cond", [name, name, request(of_it.shape)]))
+            of_it.apply(_ask(server, "monitor_cond", [name, name, request(of_it.shape)], meanwhile))
+        for table in replica.counts.keys() - self._countless:
+            self._count(server, replica, table, meanwhile)
         with self._changed:
             self.view.look(replica, time.time())
             self._replica, self._failure = replica, ""
             self._note(state)
         self._read(server, replica, state)
+
+    def _count(self, server: Connection, replica: Replica, table: str, meanwhile: Callable[[Any], None]) -> None:
+        """Count a table's rows. What comes and goes before the answer is in it, and what is told after it is not.
+
+        One of too many rows for an answer is left out from then on, rather than all the rest with it.
+        """
+        try:
+            replica.counted(table, _ask(server, "transact", [self.view.name, counting(table)], meanwhile))
+        except GarbledError:
+            self._countless.add(table)
+            raise
 
     def _read(self, server: Connection, replica: Replica, state: Replica) -> None:
         """Until the connection breaks or we close."""
@@ -196,9 +214,11 @@ def _readable(server: Connection) -> bool:
     return bool(found.poll(0))
 
 
-def _ask(server: Connection, method: str, params: Sequence[Any]) -> Any:
+def _ask(
+    server: Connection, method: str, params: Sequence[Any], told: Callable[[dict[str, Any]], object] | None = None
+) -> Any:
     server.deadline = Deadline(PATIENCE)
-    error, result = server.ask(method, params)
+    error, result = server.ask(method, params, told)
     if error is not None:
         raise RefusedError(f"{method}: {str(error)[:200]}")
     return result
