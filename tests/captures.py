@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from exporters.node import bonds as kernel_bonds
-from exporters.node.ovn import controller, daemons, raft
+from exporters.node.ovn import controller, daemons, microovn, raft
 from exporters.node.ovs import bonds, coverage, database, datapath, interfaces, memory, pmd, upcall
 from exporters.node.ovsdb import rows_of
 from exporters.node.rows import Row
@@ -50,6 +50,10 @@ def _kernel_bond(told: str) -> Iterable[Row]:
     return kernel_bonds.rows("bond0", kernel_bonds.parse(told))
 
 
+def _microovn_schema(told: str) -> Iterable[Row]:
+    return microovn.schema_rows({"sb": (microovn.answer(told.encode()), "20.33.0")})
+
+
 # By the beginning of a capture's name.
 READERS: dict[str, Read] = {
     "coverage_show": lambda told: coverage.rows(coverage.parse(told), frozenset(("rconn_overflow",)), False),
@@ -71,6 +75,8 @@ READERS: dict[str, Read] = {
     "northd_engine": lambda told: daemons.engine_rows("ovn-northd", daemons.engine(told)),
     "northd_stopwatch": lambda told: daemons.stopwatch_rows("ovn-northd", daemons.stopwatches(told)),
     "northd_status": lambda told: daemons.northd_rows(daemons.northd_state(told)),
+    "microovn_members": lambda told: microovn.member_rows(microovn.answer(told.encode())),
+    "microovn_schema": _microovn_schema,
     "raft": lambda told: raft.rows("OVN_Southbound", raft.parse(told)),
 }
 

@@ -194,5 +194,6 @@ COLLECTORS = {
     "ovn-northbound": Collector(
         collecting.northbound, "northbound database: configurations, egress addresses, balancers"
     ),
+    "microovn": Collector(collecting.micro_ovn, "MicroOVN: members of its cluster, schemas still to be upgraded"),
     "ovn-southbound": Collector(collecting.southbound, "southbound database: lag of each chassis, gateways, ports"),
 }

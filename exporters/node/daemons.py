@@ -10,6 +10,8 @@ from pathlib import PurePosixPath
 # both are tried. MicroOVN's snap has its own folders. OVN of OpenShift 4.14 and later is in ovn-ic.
 OVS_FOLDERS = ("var/run/openvswitch", "run/openvswitch", "var/snap/microovn/common/run/switch")
 OVN_FOLDERS = ("var/run/ovn-ic", "run/ovn-ic", "var/run/ovn", "run/ovn", "var/snap/microovn/common/run/ovn")
+# Where MicroOVN itself is asked, below its snap's folder.
+MICROOVN, CONTROL = "var/snap/microovn/common", "state/control.socket"
 # Daemons by what they belong to; each writes <name>.pid.
 OVS_DAEMONS = ("ovs-vswitchd", "ovsdb-server")
 OVN_DAEMONS = ("ovn-controller", "ovn-northd", "ovnnb_db", "ovnsb_db")

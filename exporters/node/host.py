@@ -85,6 +85,18 @@ class Host:
             raise NotCollectedError(f"there is no {what} in {', '.join(looked)}")
         return Path(found)
 
+    def microovn(self) -> Path | None:
+        """MicroOVN's socket; None where there never was one. Raises NotCollectedError where it has gone."""
+        common = Path(self.paths.snap_common) if self.paths.snap_common else self.paths.root / daemons.MICROOVN
+        socket = common / daemons.CONTROL
+        if socket.exists():
+            self.ovn_seen.add("microovn")
+        elif "microovn" in self.ovn_seen:
+            raise NotCollectedError(f"MicroOVN does not run: there is no {socket}")
+        else:
+            return None
+        return socket
+
     def vswitchd(self, deadline: Deadline) -> Unixctl:
         """A connection to ovs-vswitchd."""
         return Unixctl(self.ovs(), "ovs-vswitchd", deadline)

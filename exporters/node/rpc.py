@@ -87,6 +87,21 @@ class Stream:
             raise NotCollectedError(f"{self.path} hung up")
         return data
 
+    def rest(self, most: int) -> bytes:
+        """All that comes until the other side ends. Raises LateError, GarbledError for more than that many bytes."""
+        parts, size = list[bytes](), 0
+        while True:
+            self.socket.settimeout(self.deadline.left())
+            try:
+                parts.append(self.socket.recv(CHUNK))
+            except TimeoutError as error:
+                raise LateError(f"{self.path} does not come to an end") from error
+            size += len(parts[-1])
+            if size > most:
+                raise GarbledError(f"{self.path} answers more than {most >> 20} MiB")
+            if not parts[-1]:
+                return b"".join(parts)
+
 
 def _connect(sock: socket.socket, path: Path) -> None:
     name = str(path)

@@ -7,11 +7,12 @@ has a failure.
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from exporters.node import ovsdb
+from exporters.node import ovsdb, unixhttp
 from exporters.node.failing import NotCollectedError
 from exporters.node.host import Host, text
-from exporters.node.ovn import controller, daemons, raft
+from exporters.node.ovn import controller, daemons, microovn, raft
 from exporters.node.ovn.northbound import Northbound
 from exporters.node.ovn.remote import Remote
 from exporters.node.ovn.southbound import Southbound
@@ -133,6 +134,27 @@ def _packaged(host: Host, file: str) -> str:
         return raft.schema_version(text(host.paths.root / f"usr/share/ovn/{file}.ovsschema"))
     except OSError:
         return ""
+
+
+def micro_ovn(host: Host, deadline: Deadline) -> Iterator[Found]:
+    """MicroOVN's members, then its databases' schemas: a member that is being upgraded may not tell these."""
+    socket = host.microovn()
+    if socket is None:
+        return
+
+    def ask(url: str) -> Any:
+        return microovn.answer(unixhttp.get(socket, url, deadline))
+
+    yield from microovn.member_rows(ask(microovn.MEMBERS))
+    failed = []
+    for database in microovn.DATABASES:
+        try:
+            versions = (ask(microovn.schema(database, "active")), ask(microovn.schema(database, "expected")))
+            yield from microovn.schema_rows({database: versions})
+        except (NotCollectedError, OSError) as error:
+            failed.append(f"{database}: {error}")
+    if failed:
+        raise NotCollectedError("; ".join(failed))
 
 
 def northbound(host: Host, deadline: Deadline) -> Iterator[Found]:
