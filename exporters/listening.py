@@ -127,14 +127,22 @@ class Listening:
 
     port: int
     door: Door
-    sockets: Sequence[socket.socket]
-    servers: Sequence[asyncio.AbstractServer]
+    sockets: list[socket.socket]
+    servers: list[asyncio.AbstractServer]
 
     def alive(self) -> bool:
         """Say whether every socket still listens: uvloop closes one without a word when the kernel fails an accept."""
         return all(
             sock.fileno() >= 0 and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) for sock in self.sockets
         )
+
+    async def renew(self, tls: ssl.SSLContext) -> None:
+        """Have new connections speak TLS by another context; none is lost, for the kernel's queue stays."""
+        old = list(self.servers)
+        self.sockets[:] = [sock.dup() for sock in self.sockets]
+        self.servers[:] = await _servers(self.sockets, self.door, tls)
+        for server in old:
+            server.close()
 
     def close(self) -> None:
         """Accept no more; connections stay."""
@@ -144,10 +152,15 @@ class Listening:
 
 async def accept(sockets: Sequence[socket.socket], door: Door, tls: ssl.SSLContext | None = None) -> Listening:
     """Give every connection to `sockets` a protocol from `door`, over TLS if a context is given."""
+    return Listening(sockets[0].getsockname()[1], door, list(sockets), await _servers(sockets, door, tls))
+
+
+async def _servers(
+    sockets: Sequence[socket.socket], door: Door, tls: ssl.SSLContext | None
+) -> list[asyncio.AbstractServer]:
     loop = asyncio.get_running_loop()
     seconds = HANDSHAKE_SECONDS if tls else None
-    servers = [
+    return [
         await loop.create_server(door, sock=sock, ssl=tls, ssl_handshake_timeout=seconds, backlog=BACKLOG)
         for sock in sockets
     ]
-    return Listening(sockets[0].getsockname()[1], door, sockets, servers)

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator
 
-from exporters import targets
-from exporters.settings import Said, bearer_file
-from exporters.strictyaml import Problem
+from exporters import targets, webconfig
+from exporters.settings import Said
+from exporters.strictyaml import BadInput, Problem
 from exporters.targets import STRICT, FileName, Name, Tls, TlsFiles
 
 PORTS = {"http": 80, "https": 443}
@@ -92,8 +92,15 @@ def listed(said: Said, key: str) -> Iterator[Remote]:
         if entry.tls is not None and not entry.url.startswith("https:"):
             said.problems.append(Problem(place("tls"), "goes with https:// only"))
         tls = targets.tls_of(entry.tls, said.folder, place, known, said.problems)
-        token = bearer_file(entry.token_file, said.folder, place("token_file"), said.problems)
-        yield remote(entry.name, entry.url, tls, token or "")
+        yield remote(entry.name, entry.url, tls, _token(said, entry.token_file, place("token_file")))
+
+
+def _token(said: Said, name: str | None, place: str) -> str:
+    try:
+        return webconfig.read_token(said.folder / name, place) if name else ""
+    except BadInput as bad:
+        said.problems.extend(bad.problems)
+        return ""
 
 
 def _place(said: Said, key: str, index: int, *path: str) -> str:

@@ -9,7 +9,6 @@ What all exporters that probe share; what only one of them needs stands in its o
 4. A configuration that leaves nothing to do is a problem too: silence must never pass for health.
 """
 
-import re
 import resource
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from typing import Annotated, Any, Generic, NamedTuple, TextIO, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, model_validator
 
-from exporters import envfile, options, strictyaml, targets
+from exporters import envfile, options, strictyaml, targets, webconfig
 from exporters.options import Given, Option
 from exporters.strictyaml import BadInput, Document, Problem
 from exporters.targets import PROTOCOLS, STRICT, Entry, Intervals, Patiences, Prompts, Protocol, Stream, Target, Tls
@@ -46,6 +45,7 @@ class Basics:
     node: str
     zone: str
     web_listen: tuple[str, int]
+    web_config: Path | None  # the file that says who may ask, and over what
     telemetry_path: str
     log_level: str
     log_format: str
@@ -63,6 +63,7 @@ class Settings(Basics):
     streams: tuple[Stream, ...]
     listen: Mapping[Protocol, tuple[str, int]]  # without those that are off
     token: str | None
+    token_file: Path | None  # where it is from
     max_history: int
     journal: Path | None  # the folder of its file; None: in memory only
     descriptors: int  # that probes may have
@@ -92,6 +93,7 @@ class Web(BaseModel):
     model_config = STRICT
     listen_address: str | None = None
     telemetry_path: str | None = None
+    config_file: str | None = None
     token_file: str | None = None
 
 
@@ -163,6 +165,8 @@ FIRST = (
     Option("node", targets.label, "", "--node", "NODE_NAME", "node", "the node we run on"),
     Option("zone", targets.label, "", "--zone", "OVNWATCH_ZONE", "zone", "the zone we run in"),
 )
+WEB_CONFIG = Option("web_config", targets.file_name, "", "--web.config.file", "", "web.config_file",
+                    "file that says who may ask, and over TLS, as Prometheus' exporters have it")
 TOKEN = (
     Option("token_file", targets.file_name, "", "--web.token-file", "", "web.token_file",
            "file with the bearer token that changing requests must carry"),
@@ -206,6 +210,7 @@ def table(
                  echo.format(_ECHOES[each])) for each in PROTOCOLS),
         web_listen,
         telemetry(telemetry_path),
+        WEB_CONFIG,
         *TOKEN,
         *(Option(f"interval_{each}", _TIME, intervals[each], "", f"{each.upper()}_INTERVAL",
                  f"defaults.interval.{each}", "seconds between probes") for each in PROTOCOLS),
@@ -304,7 +309,8 @@ def settle(
     problems += bad_listeners([each for each in listeners if each.value])
     kept = tuple(filter(keep, streams))
     problems += _too_many(kept, descriptors)
-    bearer = bearer_token(given, said.folder, problems)
+    bearer, bearer_file = bearer_token(said)
+    web_config(said)
     if problems:
         raise BadInput([*dict.fromkeys(problems), *said.doubts])
     return kind(
@@ -312,6 +318,7 @@ def settle(
         streams=kept,
         listen={each: given[f"listen_{each}"].value for each in PROTOCOLS if given[f"listen_{each}"].value},
         token=bearer,
+        token_file=bearer_file,
         max_history=given["max_history"].value,
         journal=journal_folder(given["journal_path"], said.document.name, said.folder),
         descriptors=descriptors or SOFT_LIMIT,
@@ -327,6 +334,7 @@ def basics(said: Said) -> dict[str, Any]:
         "node": given["node"].value or "",
         "zone": given["zone"].value or "",
         "web_listen": given["web_listen"].value,
+        "web_config": _in_folder(given["web_config"], said),
         "telemetry_path": given["telemetry_path"].value,
         "log_level": given["log_level"].value,
         "log_format": given["log_format"].value,
@@ -341,8 +349,8 @@ FIXED = {
     "zone": "zone",
     "listen": "listen",
     "web_listen": "web.listen_address",
+    "web_config": "web.config_file",
     "telemetry_path": "web.telemetry_path",
-    "token": "token",
     "max_history": "MAX_HISTORY",
     "journal": "journal.path",
     "log_format": "log.format",
@@ -521,30 +529,33 @@ def journal_folder(said: Given, name: str, folder: Path) -> Path | None:
     return folder / said.value if name and said.place.startswith(f"{name}:") else Path(said.value)
 
 
-def bearer_token(given: Mapping[str, Given], folder: Path, problems: list[Problem]) -> str | None:
-    """The bearer token: the flag's file, else the variable, else the file named in the file; None if there is none."""
-    file, said = given["token_file"], given["token"]
-    token: str | None = said.value
-    flag = file.place.startswith("--")
-    if file.value and (flag or not token):
-        return bearer_file(file.value, Path() if flag else folder, file.place, problems)
-    return _good_bearer(token, said.place, problems)
-
-
-def bearer_file(name: str | None, folder: Path, place: str, problems: list[Problem]) -> str | None:
-    """The bearer token in a file, whose name is relative to `folder`; None if there is none."""
-    if name is None:
+def _in_folder(given: Given, said: Said) -> Path | None:
+    """A file: relative to the file that names it, else to where we are."""
+    if not given.value:
         return None
-    path = folder / name
+    folder = Path() if given.place.startswith("--") else said.folder
+    return folder / str(given.value)
+
+
+def web_config(said: Said) -> None:
+    """Note what is wrong with the file that says who may ask: it is read anew when it is used."""
+    path = _in_folder(said.given["web_config"], said)
     try:
-        token = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        problems.append(Problem(place, f"cannot read {path}: {getattr(error, 'strerror', None) or error}"))
-        return None
-    return _good_bearer(token, place, problems)
+        if path is not None:
+            webconfig.load(path)
+    except BadInput as bad:
+        said.problems.extend(bad.problems)
 
 
-def _good_bearer(token: str | None, place: str, problems: list[Problem]) -> str | None:
-    if token is not None and not re.fullmatch(r"[!-~]+", token):
-        problems.append(Problem(place, "a token is not empty, and printable ASCII without spaces"))
-    return token
+def bearer_token(said: Said) -> tuple[str | None, Path | None]:
+    """The bearer token and its file: the flag's file, else the variable, else that named in the file; or None."""
+    file, variable = said.given["token_file"], said.given["token"]
+    path = _in_folder(file, said)
+    try:
+        if path is not None and (file.place.startswith("--") or not variable.value):
+            return webconfig.read_token(path, file.place), path
+        if variable.value is not None:
+            return webconfig.checked_token(variable.value, variable.place), None
+    except BadInput as bad:
+        said.problems.extend(bad.problems)
+    return None, None

@@ -8,7 +8,6 @@
 import asyncio
 import base64
 import hashlib
-import hmac
 import html
 import logging
 import math
@@ -21,6 +20,7 @@ from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
+from exporters.access import Access
 from exporters.exposition import BusyError, Exposition
 from exporters.listening import Door, Listening, accept, listen
 
@@ -40,6 +40,7 @@ PAGE_HEADERS = {
 
 Reload = Callable[[], Awaitable[Sequence[str]]]
 ASKING = web.AppKey("asking", set[asyncio.BaseProtocol])  # connections with a request in hand
+ACCESS = web.AppKey("access", Access)
 
 
 def make_app(
@@ -49,6 +50,7 @@ def make_app(
     ready: Callable[[], bool],
     telemetry_path: str = "/metrics",
     token: str | None = None,
+    access: Access | None = None,
     reload: Reload | None = None,
     settled: Callable[[], Awaitable[None]] | None = None,
     allow: Callable[[float | None], None] | None = None,
@@ -57,6 +59,7 @@ def make_app(
 ) -> web.Application:
     """Return the application of one exporter, called `name` on its landing page.
 
+    `access` says who may ask; without it everybody who bears `token` may also change something.
     `ready` is asked at every request. `reload` returns the problems it met, none when the new
     configuration is in use; without it there is no `/-/reload`. `settled` is awaited before metrics are sent: by then
     no crash may take back what they say. `allow` is told before how many seconds the scraper waits, None if it does not
@@ -79,7 +82,7 @@ def make_app(
             text=landing_page(name, telemetry_path, more), content_type="text/html", headers=PAGE_HEADERS
         )
 
-    app = new_app()
+    app = new_app(access or Access(token=token))
     app.router.add_get(telemetry_path, metrics)
     app.router.add_get("/-/healthy", healthy)
     app.router.add_get("/-/ready", readiness)
@@ -123,10 +126,12 @@ def _reloader(reload: Reload, token: str | None) -> Handler:
     return handler
 
 
-def new_app() -> web.Application:
-    """Return an empty application that keeps rules 1 and 3."""
+def new_app(access: Access | None = None) -> web.Application:
+    """Return an empty application that keeps rules 1 and 3, and lets in whom `access` does; everybody without it."""
     app = web.Application(middlewares=[_answer], client_max_size=BODY_BYTES)
     app[ASKING] = set()
+    if access is not None:
+        app[ACCESS] = access
     return app
 
 
@@ -142,7 +147,10 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
+    access = request.app.get(ACCESS)
     try:
+        if access is not None:
+            await access.judge(request)
         response = await handler(request)
     except web.HTTPException as answer:
         await _send(request, answer)
@@ -162,6 +170,9 @@ async def _send(request: web.Request, response: web.StreamResponse) -> None:
     # Left to itself aiohttp sends after the handlers, and waits without end for a client that does not read.
     if not response.prepared:
         response.headers[hdrs.SERVER] = "ovnwatch"
+        if ACCESS in request.app:
+            for name, value in request.app[ACCESS].config.headers.items():
+                response.headers.setdefault(name, value)
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
             await response.prepare(request)
@@ -172,21 +183,22 @@ async def _send(request: web.Request, response: web.StreamResponse) -> None:
 
 
 def require_token(request: web.Request, token: str | None) -> None:
-    """Let a request pass that bears `token`; raises 403 where we have none, 401 where it bears another."""
-    if not token:
+    """Let a request pass that bears the token; raises 403 where we have none, 401 where it bears another.
+
+    That is the one the application's access has now, for its file may have changed; `token` where it has no access.
+    """
+    access = request.app.get(ACCESS) or Access(token=token)
+    if not access.token:
         raise web.HTTPForbidden(text="refused: no token is set (--web.token-file or OVNWATCH_TOKEN)\n")
-    scheme, _, given = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
-    # Bytes, because compare_digest refuses a str with other characters than ASCII.
-    same = hmac.compare_digest(given.strip().encode(errors="surrogateescape"), token.encode())
-    if scheme.lower() != "bearer" or not same:
+    if not access.bears_token(request):
         raise web.HTTPUnauthorized(text="a bearer token is needed\n", headers={hdrs.WWW_AUTHENTICATE: "Bearer"})
 
 
-def add_token_check(app: web.Application, token: str | None) -> None:
-    """Serve /-/token, which changes nothing: 204 for a request that bears `token`, else what `require_token` says."""
+def add_token_check(app: web.Application, token: Callable[[], str | None]) -> None:
+    """Serve /-/token, which changes nothing: 204 for a request that bears the token, else what `require_token` says."""
 
     async def handler(request: web.Request) -> web.Response:
-        require_token(request, token)
+        require_token(request, token())
         return web.Response(status=204)
 
     app.router.add_get("/-/token", handler)
@@ -220,10 +232,23 @@ class Serving:
 
     listening: Listening
     runner: web.AppRunner
+    app: web.Application
 
     @property
     def port(self) -> int:
         return self.listening.port
+
+    async def watch_access(self) -> None:
+        """Take changed certificates, passwords and tokens into use, for ever."""
+        await self.app[ACCESS].watch(self.renew)
+
+    async def renew(self, tls: ssl.SSLContext) -> None:
+        """Speak TLS by another context from now on: who asks nothing just now has to connect anew."""
+        await self.listening.renew(tls)
+        server = self.runner.server
+        for each in server.connections if server is not None else ():
+            if each not in self.app[ASKING] and each.transport is not None:
+                each.force_close()
 
     async def close(self) -> None:
         """Accept no more, give the requests in hand a second, close every connection."""
@@ -240,8 +265,13 @@ async def serve(
     max_connections: int = 512,
     name: str = "web",
 ) -> Serving:
-    """Serve `app` on `host` (empty: every address, IPv4 and IPv6) and `port` (0: a free one). Raises ListenError."""
+    """Serve `app` on `host` (empty: every address, IPv4 and IPv6) and `port` (0: a free one). Raises ListenError.
+
+    Over TLS where `tls` is given or the application's access says so.
+    """
     sockets = listen(host, port)
+    if tls is None and ACCESS in app:
+        tls = app[ACCESS].config.tls
     runner = web.AppRunner(
         app,
         access_log=None,
@@ -268,7 +298,7 @@ async def serve(
         return sum(each.transport is not None for each in server.connections) < max_connections
 
     door = Door(name, max_connections, lambda: len(server.connections), server, make_room)
-    return Serving(await accept(sockets, door, tls), runner)
+    return Serving(await accept(sockets, door, tls), runner, app)
 
 
 def _not_the_clients_doing(record: logging.LogRecord) -> bool:

@@ -150,6 +150,17 @@ def strict(schema: Any) -> Any:
     return closed | {key: strict(value) for key, value in schema.items()}
 
 
+def schema_errors(written: dict[str, Any]) -> list[str]:
+    """What the schema of its kind says is wrong with an object; nothing where schemas are not at hand."""
+    if "OVNWATCH_SCHEMAS" not in os.environ and not SCHEMAS.is_dir():
+        return []
+    group, version = written["apiVersion"].split("/")
+    schema = strict(json.loads((SCHEMAS / f"{group}_{written['kind']}_{version}.json").read_text())["schema"])
+    return [
+        f"{written['kind']}: {error.message}" for error in jsonschema.Draft202012Validator(schema).iter_errors(written)
+    ]
+
+
 def test_monitors_are_what_their_schemas_say() -> None:
     if "OVNWATCH_SCHEMAS" not in os.environ and not SCHEMAS.is_dir():
         print("schemas not checked")

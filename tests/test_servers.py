@@ -18,6 +18,7 @@ from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as ws_connect
 
 from exporters import web as web_module
+from exporters.access import Access
 from exporters.echo import servers
 from exporters.echo.servers import TcpServing, serve_http, serve_tcp, serve_ws
 from exporters.echo.wire import MAX_SIZE, PREFIX, Ask, Replies, client_address, read_ask
@@ -703,7 +704,7 @@ def test_http_history_since(start: Serve, query: str, wanted: list[int], followi
 )
 def test_http_clears_for_the_token_only(start: Serve, token: str | None, sent: str, status: int) -> None:
     book = Book()
-    port = start(serve_http, book, token=token).port
+    port = start(serve_http, book, access=Access(token=token)).port
     answer, _, body = ask(port, "/admin/clear_history", "POST", {"Authorization": sent})
     assert answer == status
     assert len(book.cleared) == (status == 200)

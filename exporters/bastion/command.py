@@ -7,7 +7,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from aiohttp import web
+
 from exporters import logs, process
+from exporters.access import Access
 from exporters.api import add_book
 from exporters.bastion.broadcast import Broadcast
 from exporters.bastion.gate import Gate
@@ -48,6 +51,12 @@ class Screen(NamedTuple):
     live: Live
     gate: Gate
 
+    def add_to(self, app: web.Application, telemetry_path: str) -> None:
+        """Serve it and what it asks for."""
+        self.page.add_to(app, telemetry_path)
+        self.live.add_to(app)
+        self.gate.add_to(app)
+
 
 def _screen(settings: BastionSettings, record: Record, pull: Pull, lookout: Lookout, marks: Marks) -> Screen:
     def look() -> Sequence[Mapping[str, Any]]:
@@ -82,10 +91,13 @@ async def _run(settings: BastionSettings, argv: Sequence[str], end: End) -> None
     pull = _pull(settings, record, engine, marks)
     lookout = Lookout(record, pull)
 
+    access = Access(settings.web_config, settings.token, settings.token_file)
+
     def use(new: BastionSettings) -> None:
+        access.token, access.token_file = new.token, new.token_file
         engine.update(new.streams)
         pull.update(new.streams, new.poll_interval, new.journals)
-        screen.view.about(grafana=new.grafana_url or "")
+        screen.view.about(grafana=new.grafana_url or "", acts=bool(new.token))
         logs.set_up(new.log_level, new.log_format)
 
     reloads = Reloads(BASTION, argv, os.environ, settings, use)
@@ -100,14 +112,12 @@ async def _run(settings: BastionSettings, argv: Sequence[str], end: End) -> None
             name=f"ovnwatch bastion {identity.source}",
             telemetry_path=settings.telemetry_path,
             ready=lambda: started and not end.asked(),
-            token=settings.token,
+            access=access,
             reload=reloads,
             settled=record.save,
             landing=False,
         )
-        screen.page.add_to(app, settings.telemetry_path)
-        screen.live.add_to(app)
-        screen.gate.add_to(app)
+        screen.add_to(app, settings.telemetry_path)
         add_book(
             app,
             identity,
@@ -116,20 +126,18 @@ async def _run(settings: BastionSettings, argv: Sequence[str], end: End) -> None
             lambda: {"look": lookout.findings, "journal_trouble": journal.trouble},
         )
         await serve_echoes(serving, identity, settings.listen)
-        serving.append(await serve(app, *settings.web_listen, max_connections=min(max_connections(), 512)))
-        for each in serving:
-            log.info("%s is served on port %d", each.listening.door.name, each.port)
+        page = await serve(app, *settings.web_listen, max_connections=min(max_connections(), 512))
+        serving.append(page)
+        tasks.spawn(page.watch_access())
         look_after(loop, serving)
         engine.start()
         pull.update(settings.streams, settings.poll_interval, settings.journals)
+        _tell(serving, settings, pull)
         tasks.spawn(lookout.watch())
         screen.broadcast.start()
         reloads.at_hangup(tasks)
         tasks.spawn(record.save_now_and_then())
         started = True
-        log.info("%s probes %d streams and asks %d peers", settings.source, len(settings.streams), len(pull.peers))
-        if not settings.streams:
-            log.warning("no stream is in this shard")
         await end.come()
     finally:
         async with asyncio.timeout(STOP_SECONDS):
@@ -140,3 +148,11 @@ async def _run(settings: BastionSettings, argv: Sequence[str], end: End) -> None
             await asyncio.gather(*(each.close() for each in serving))
             await journal.close()
         exposition.close()
+
+
+def _tell(serving: Sequence[Server], settings: BastionSettings, pull: Pull) -> None:
+    for each in serving:
+        log.info("%s is served on port %d", each.listening.door.name, each.port)
+    log.info("%s probes %d streams and asks %d peers", settings.source, len(settings.streams), len(pull.peers))
+    if not settings.streams:
+        log.warning("no stream is in this shard")

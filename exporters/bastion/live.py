@@ -46,7 +46,7 @@ class Live:
         app.router.add_post("/api/windows", self._start)
         app.router.add_post("/api/windows/end", self._end)
         app.router.add_post("/api/notes", self._note)
-        add_token_check(app, self._token)
+        add_token_check(app, lambda: self._token)
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         last = request.headers.get("Last-Event-ID") or request.query.get("last", "")

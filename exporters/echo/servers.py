@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from aiohttp import WSMsgType, hdrs, web
 
+from exporters.access import Access
 from exporters.api import Book, add_book, number
 from exporters.echo.wire import MAX_SIZE, Replies, client_address, read_ask
 from exporters.identity import Identity
@@ -235,7 +236,7 @@ async def serve_http(
     host: str,
     port: int,
     *,
-    token: str | None = None,
+    access: Access | None = None,
     max_history: int = 200,
     more: Callable[[], Mapping[str, Any]] = dict,
     tls: ssl.SSLContext | None = None,
@@ -254,7 +255,7 @@ async def serve_http(
         return web.Response(body=body, content_type="application/json")
 
     async def clear_history(request: web.Request) -> web.Response:
-        require_token(request, token)
+        require_token(request, access.token if access else None)
         now = time.time()
         if book is not None:
             book.clear(now)
@@ -266,7 +267,7 @@ async def serve_http(
     if book is not None:
         add_book(app, identity, book, max_history, more)
         app.router.add_post("/admin/clear_history", clear_history)
-        add_token_check(app, token)
+        add_token_check(app, lambda: access.token if access else None)
     return await serve(app, host, port, tls=tls, max_connections=max_connections, name="http")
 
 
@@ -276,7 +277,7 @@ async def serve_echoes(
     listen: Mapping[Protocol, tuple[str, int]],
     *,
     book: Book | None = None,
-    token: str | None = None,
+    access: Access | None = None,
     max_history: int = 200,
     more: Callable[[], Mapping[str, Any]] = dict,
 ) -> None:
@@ -289,7 +290,7 @@ async def serve_echoes(
     if "http" in listen:
         serving.append(
             await serve_http(
-                identity, book, *listen["http"], token=token, max_history=max_history, more=more, max_connections=room
+                identity, book, *listen["http"], access=access, max_history=max_history, more=more, max_connections=room
             )
         )
 

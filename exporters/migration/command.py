@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 from pydantic import ValidationError
 
 from exporters import process, times
+from exporters.access import Access
 from exporters.api import add_book, json_response
 from exporters.exposition import Exposition, make_registry
 from exporters.identity import hashed, identify
@@ -61,15 +62,17 @@ async def _run(settings: MigrationSettings, _: Sequence[str], end: End) -> None:
             exposition,
             name=f"ovnwatch migration {identity.source}",
             telemetry_path=settings.telemetry_path,
+            access=Access(settings.web_config, settings.token, settings.token_file),
             ready=lambda: not end.asked(),
             settled=record.save,
         )
         app.router.add_post("/api/phases", _marker(phases, record, settings.token))
-        add_token_check(app, settings.token)
+        add_token_check(app, lambda: settings.token)
         add_book(app, identity, record, settings.max_history, lambda: {"phases": list(phases.open.values())})
         serving = await serve(app, *settings.web_listen)
         log.info("%s is served on port %d", serving.listening.door.name, serving.port)
         look_after(asyncio.get_running_loop(), [serving])
+        tasks.spawn(serving.watch_access())
         tasks.spawn(record.save_now_and_then())
         tasks.spawn(nodes.watch())
         for each in watches.running:

@@ -15,6 +15,7 @@ from exporters.settings import (
     KEPT,
     LOGGED,
     TOKEN,
+    WEB_CONFIG,
     BasicFile,
     Basics,
     JournalKeys,
@@ -27,6 +28,7 @@ from exporters.settings import (
     journal_folder,
     read,
     telemetry,
+    web_config,
 )
 from exporters.strictyaml import BadInput, Problem
 from exporters.targets import STRICT
@@ -37,6 +39,7 @@ class MigrationSettings(Basics):
     """All that `ovnwatch migration` needs to know."""
 
     token: str | None
+    token_file: Path | None  # where it is from
     max_history: int
     journal: Path | None  # the folder of its file; None: in memory only
     nodes: tuple[Remote, ...]  # node exporters; one without a name is called as it says itself
@@ -113,6 +116,7 @@ OPTIONS = (
     Option("node_interval", lambda text: _every(options.number(text)), "10", "--node.interval", "", "node_interval",
            "seconds between two looks at a node exporter"),
     telemetry(),
+    WEB_CONFIG,
     *TOKEN,
     *KEPT,
     *LOGGED,
@@ -128,13 +132,15 @@ def load_migration(argv: Sequence[str], environ: Mapping[str, str], _: int | Non
     problems[:0] = said.document.in_order()
     if given["web_listen"].value:
         problems += bad_listeners([given["web_listen"]])
-    token = bearer_token(given, said.folder, problems)
+    token, token_file = bearer_token(said)
+    web_config(said)
     cluster = _cluster(said, problems)
     if problems:
         raise BadInput([*dict.fromkeys(problems), *said.doubts])
     return MigrationSettings(
         **basics(said),
         token=token,
+        token_file=token_file,
         max_history=given["max_history"].value,
         journal=journal_folder(given["journal_path"], said.document.name, said.folder),
         nodes=nodes,

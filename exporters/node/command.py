@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from exporters import catalog
+from exporters.access import Access
 from exporters.exposition import Exposition, Info, make_registry
 from exporters.identity import Identity, identify
 from exporters.node import shown
@@ -18,7 +19,7 @@ from exporters.node.rpc import Deadline
 from exporters.node.scrape import Scrape
 from exporters.node.settings import NODE, NodeSettings
 from exporters.node.state import state
-from exporters.process import STOP_SECONDS, End, build_info, give_back_memory, look_after, run, started
+from exporters.process import STOP_SECONDS, End, Tasks, build_info, give_back_memory, look_after, run, started
 from exporters.web import make_app, serve
 
 log = logging.getLogger(__name__)
@@ -87,12 +88,13 @@ async def _run(settings: NodeSettings, end: End) -> None:
         except FAILURES as error:
             return web.Response(status=503, text=f"{error}\n")
 
-    serving = None
+    tasks, serving = Tasks(), None
     try:
         app = make_app(
             exposition,
             name=f"ovnwatch node {identity.source}",
             telemetry_path=settings.telemetry_path,
+            access=Access(settings.web_config),
             ready=lambda: not end.asked(),
             allow=scrape.allow,
             more={"/state": "links, addresses, routes and daemons, as JSON"},
@@ -101,10 +103,12 @@ async def _run(settings: NodeSettings, end: End) -> None:
         serving = await serve(app, *settings.web_listen)
         log.info("%s is served on port %d", serving.listening.door.name, serving.port)
         give_back_memory()
+        tasks.spawn(serving.watch_access())
         look_after(asyncio.get_running_loop(), [serving])
         await end.come()
     finally:
         async with asyncio.timeout(STOP_SECONDS):
+            await tasks.close()
             if serving is not None:
                 await serving.close()
         exposition.close()

@@ -14,7 +14,20 @@ from exporters.node.host import Databases, Paths
 from exporters.node.ovn import remote
 from exporters.node.ovn.remote import Files
 from exporters.options import Given, Option
-from exporters.settings import FIRST, LOGGED, BasicFile, Basics, Program, Said, bad_listeners, basics, read, telemetry
+from exporters.settings import (
+    FIRST,
+    LOGGED,
+    WEB_CONFIG,
+    BasicFile,
+    Basics,
+    Program,
+    Said,
+    bad_listeners,
+    basics,
+    read,
+    telemetry,
+    web_config,
+)
 from exporters.strictyaml import BadInput, Problem
 from exporters.targets import STRICT
 
@@ -44,6 +57,7 @@ class NodeWeb(BaseModel):
     model_config = STRICT
     listen_address: str | None = None
     telemetry_path: str | None = None
+    config_file: str | None = None
 
 
 class Ovs(BaseModel):
@@ -157,6 +171,7 @@ OPTIONS = (
     Option("web_listen", targets.address, ":9481", "--web.listen-address", "", "web.listen_address",
            "address of metrics, health and /state"),
     telemetry(),
+    WEB_CONFIG,
     *LOGGED,
 )
 # fmt: on
@@ -178,6 +193,7 @@ def load_node(argv: Sequence[str], environ: Mapping[str, str], _: int | None = N
     collectors = _collectors(said)
     if given["web_listen"].value:
         problems += bad_listeners([given["web_listen"]])
+    web_config(said)
     if problems:
         raise BadInput([*dict.fromkeys(problems), *said.doubts])
     return NodeSettings(

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 
 from exporters import logs, process
+from exporters.access import Access
 from exporters.echo.servers import max_connections, serve_echoes
 from exporters.exposition import Exposition, make_registry
 from exporters.identity import identify
@@ -33,7 +34,10 @@ async def _run(settings: PeerSettings, argv: Sequence[str], end: End) -> None:
     record = Record(settings.streams, identity, settings.max_history, journal=journal)
     engine = Engine(settings.streams, identity, record, loop, settings.descriptors)
 
+    access = Access(settings.web_config, settings.token, settings.token_file)
+
     def use(new: PeerSettings) -> None:
+        access.token, access.token_file = new.token, new.token_file
         engine.update(new.streams)
         logs.set_up(new.log_level, new.log_format)
         _tell_left_out(new)
@@ -54,7 +58,7 @@ async def _run(settings: PeerSettings, argv: Sequence[str], end: End) -> None:
             name=f"ovnwatch peer {identity.source}",
             telemetry_path=settings.telemetry_path,
             ready=lambda: started and not end.asked(),
-            token=settings.token,
+            access=access,
             reload=reloads,
             settled=record.save,
         )
@@ -64,11 +68,13 @@ async def _run(settings: PeerSettings, argv: Sequence[str], end: End) -> None:
             identity,
             settings.listen,
             book=record,
-            token=settings.token,
+            access=access,
             max_history=settings.max_history,
             more=lambda: {"not_observed": not_observed(), "journal_trouble": journal.trouble},
         )
-        serving.append(await serve(app, *settings.web_listen, max_connections=min(max_connections(), 512)))
+        web = await serve(app, *settings.web_listen, max_connections=min(max_connections(), 512))
+        serving.append(web)
+        tasks.spawn(web.watch_access())
         _tell(serving, settings)
         look_after(loop, serving)
         engine.start()
