@@ -620,9 +620,10 @@ def test_a_source_that_was_dead_is_named_though_others_saw_every_path(monkeypatc
             await on.broadcast.fresh()
             on.view._since -= 100
             on.view._began = dict.fromkeys(on.view._began, on.view._since)
-            for name in ("never", "never-2"):
+            on.peer("before", told_by("before", names))  # it was heard while nobody watched the page
+            for name in ("before", "never", "never-2"):
                 on.peer(name, heard=False, error="refused")
-            assert set(await missed()) >= {"never", "never-2"}
+            assert set(await missed()) >= {"before", "never", "never-2"}
             on.peer("a", heard=False)
             on.pull.peers["a"].since -= 30
             assert (await missed())["a"] == pytest.approx(30, abs=20)

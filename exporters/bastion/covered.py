@@ -33,7 +33,7 @@ class Watches(NamedTuple):
 
 
 def gathered(streams: Iterable[Seen], silent: Iterable[tuple[str, Watch]], begin: float) -> Watches:
-    """All streams' watches since `begin`; `silent`: sources of which no stream is known any more."""
+    """All streams' watches since `begin`; `silent`: sources of which nothing is known any more."""
     paths: dict[Place, list[Watch]] = defaultdict(list)
     sources: dict[str, list[Watch]] = defaultdict(list)
     whole: set[Place | str] = set()  # somebody missed nothing of it, and what others missed does not matter
@@ -51,8 +51,8 @@ def gathered(streams: Iterable[Seen], silent: Iterable[tuple[str, Watch]], begin
             else:
                 known[key].append(watch)  # type: ignore[index]
     for source, watch in silent:
-        if source not in whole:
-            sources[source].append(watch)
+        if source not in sources:
+            sources[source] = [watch]
     return Watches(paths, sources, sorted(places - paths.keys()))
 
 
@@ -64,8 +64,7 @@ def coverage(watches: Watches, window: Span) -> dict[str, Any] | None:
     if not watches.paths and not watches.unknown:
         return None
     found = cover(watches.paths, window)
-    length = window.end - window.begin
-    missed = {source: (1 - each.share) * length for source, each in cover(watches.sources, window).items()}
+    missed = {source: _missed(each, window) for source, each in watches.sources.items()}
     named = sorted(
         (name for name, seconds in missed.items() if seconds >= LEAST_SECONDS), key=lambda name: -missed[name]
     )
@@ -83,3 +82,11 @@ def coverage(watches: Watches, window: Span) -> dict[str, Any] | None:
         "missed": [[name, round(missed[name])] for name in named[:MOST_LISTED]],
         "misses": len(named),
     }
+
+
+def _missed(watches: Sequence[Watch], window: Span) -> float:
+    """Seconds that a source did not observe, from when we know of it: before, it may have observed all the same."""
+    known = window._replace(begin=max(window.begin, min(each.begin for each in watches)))
+    if known.end <= known.begin:
+        return 0.0
+    return (1 - cover({"": watches}, known)[""].share) * (known.end - known.begin)

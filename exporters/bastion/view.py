@@ -325,9 +325,10 @@ class View:
         return await asyncio.to_thread(covered.coverage, watches, Span(begin, wall))
 
     def _silent(self, wall: float) -> list[tuple[str, float]]:
-        """Sources of which no stream is known, and since when: those that left, and peers that are not heard."""
+        """Sources that say nothing, and since when: those that left, those that were heard, and peers never heard."""
         unheard = {peer.name: peer.since for peer in self._pull.known() if peer.heard is False and not peer.sources}
-        return [(name, min(since, wall)) for name, since in {**self._left, **unheard}.items()]
+        quiet = {name: since for (_, name), (since, _) in self._unfresh.items()}
+        return [(name, min(since, wall)) for name, since in {**self._left, **unheard, **quiet}.items()]
 
     def _seen(self, begin: float, now: float, wall: float) -> Iterator[covered.Seen]:
         """What each stream's source saw since `begin`. What our own process did not, its streams know best."""
