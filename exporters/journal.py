@@ -109,13 +109,12 @@ class Journal:
         self.lost = 0  # events the file will never have
         self.snapshot: Snapshot = bytes  # tells the counters, packed; called in our thread
         self._lock: IO[str] | None = None
-        self._base = self._open()
+        self._base, self._reading = self._open()
         self._waiting: deque[Row] = deque()
         self.most = MOST_WAITING if self.path is None else MOST_EVENTS
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         # What is in memory has one connection, and its transactions do not hang.
         self._reader = self._thread if self.path is None else ThreadPoolExecutor(1, thread_name_prefix="journal-reader")
-        self._reading = self._base if self.path is None else _read_only(self.path)
         self._stuck: Future[Any] | None = None  # a read that nobody waits for any more
         self._turn: asyncio.Future[None] | None = None  # the transaction under way
         self._next: asyncio.Future[None] | None = None  # the one after it
@@ -192,11 +191,12 @@ class Journal:
         where = " AND ".join(["seq > ?", "(seq > ? OR state = 'open')", *(f"{column} = ?" for column in wanted)])
         query = f"SELECT seq, id, item FROM events WHERE {where} ORDER BY seq LIMIT ?"  # noqa: S608 - as above
         arguments = (since, hidden, *wanted.values(), limit)
-        found = await self._read(query, arguments)
-        newer = {row.id: row for row in self._waiting if self.trouble and row.seq > since and _fits(row, wanted)}
-        kept = [each for each in found if each[1] not in newer]
-        kept += [(row.seq, row.id, row.item) for row in newer.values()]
-        return sorted(kept)[:limit]
+        # Taken before the file is read: what enters it meanwhile waits no more, and may not be in what is read.
+        waiting = [row for row in self._waiting if self.trouble and row.seq > since and _fits(row, wanted)]
+        newest = {row.id: (row.seq, row.id, row.item) for row in waiting}
+        for each in await self._read(query, arguments):
+            newest[each[1]] = max(each, newest.get(each[1], each))
+        return sorted(newest.values())[:limit]
 
     async def _read(self, query: str, arguments: Sequence[Any]) -> list[tuple[int, str, str]]:
         if self._stuck is not None and not self._stuck.done():
@@ -323,19 +323,20 @@ class Journal:
 
     # -- opening
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+        """A connection to write by, and one to read by: the same of what is in memory."""
         if self.path is None:
-            return _connected(":memory:")
+            return (_connected(":memory:"),) * 2
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(self.path)
-            return self._sound(self.path)
+            return self._sound(self.path), _read_only(self.path)
         except (OSError, sqlite3.Error) as error:
             self.errors += 1
             self.trouble = str(error)
             log.error("journal %s: %s; events are kept in memory until the next start", self.path, self.trouble)  # noqa: TRY400
             self.path = None
-            return _connected(":memory:")
+            return (_connected(":memory:"),) * 2
 
     def _sound(self, path: Path) -> sqlite3.Connection:
         """The file, or a new one after a bad one was set aside. Raises OSError and sqlite3.Error."""

@@ -418,6 +418,31 @@ def test_while_a_transaction_hangs_reads_answer_and_it_is_said(
     assert "takes events again" in caplog.text
 
 
+def test_what_enters_the_file_while_it_is_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waited when the reading began and does no more when that ends: it is in neither, if one looks then."""
+    monkeypatch.setattr(journals, "RETRY_SECONDS", 0.01)
+
+    async def work(journal: Journal) -> None:
+        read = journal._read
+
+        async def slow(query: str, arguments: Sequence[Any]) -> list[tuple[int, str, str]]:
+            found = await read(query, arguments)
+            Full.limit(journal, 1_000_000)
+            await until(lambda: not journal.trouble)
+            return found
+
+        journal.put(row(1, "a", state="open"))
+        await journal.save()
+        Full.limit(journal, 1)
+        for seq in range(2, 200):  # more than the pages at hand take
+            journal.put(row(seq))
+        await until(lambda: journal.trouble)
+        journal._read = slow  # type: ignore[method-assign]
+        assert [seq for seq, _, _ in await journal.find(0, 1000, {})] == list(range(1, 200))
+
+    using(tmp_path / "j.db", work)
+
+
 ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*), '', '' FROM n"
 
 

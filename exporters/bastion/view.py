@@ -250,7 +250,7 @@ class View:
     async def _read_own(self, events: dict[str, Any]) -> None:
         """What the journal has that is new. While it cannot be read, this is put off, and said."""
         self._unread = ""
-        while self._seq < self._record.served:
+        while self._seq < (served := self._record.served):
             try:
                 found = await self._record.find(self._seq, PER_TURN, {}, cleared=True)
             except ReadError as error:
@@ -258,7 +258,8 @@ class View:
                 return
             items = [json.loads(text) for _, text in found]
             events |= {item["id"]: state.event(item) for item in items if item["kind"] not in ("window", "note")}
-            self._seq = max([seq for seq, _ in found], default=self._record.served)
+            # What is served by now may not be in it.
+            self._seq = max([seq for seq, _ in found], default=served)
 
     async def _look_at_open(self, events: dict[str, Any], now: float) -> None:
         """What is open may turn out to be of another kind, or have another cause."""
