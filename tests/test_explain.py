@@ -203,3 +203,41 @@ def test_many_outages_take_no_square() -> None:
         used.append(process_time() - began)
     print(f"2 000 outages {used[0]:.3f} s, 20 000 outages {used[1]:.3f} s of CPU")
     assert used[1] < 50 * max(used[0], 0.01)
+
+
+@pytest.mark.parametrize("begin", [99.4, 100.0])
+def test_of_two_turns_one_after_the_other_that_in_which_it_was_is_it(begin: float) -> None:
+    """n1's turn has just ended when n2, in its own, is lost by n1."""
+    turns = [Phase("reboot", 90.0, 99.45, "n1"), Phase("reboot", 99.5, 120.0, "n2")]
+    lost = Outage("o", "n1", "n2", "pod", "tcp", begin, 103.0, "n1", frozenset({"n2"}))
+    assert [(each.verdict, each.node) for each in explain([lost], turns, [])] == [("expected", "n2")]
+
+
+def test_of_two_turns_at_one_time_that_of_the_node_that_lost_more_is_it() -> None:
+    turns = [Phase("reboot", 90.0, 120.0, "n1"), Phase("reboot", 90.0, 120.0, "n2")]
+    lost = [
+        Outage(f"{source}{target}", source, target, "pod", "tcp", 100.0, 103.0, source, frozenset({target}))
+        for source, target in (("n1", "n2"), ("n2", "n1"), ("n3", "n2"), ("n2", "n3"))
+    ]
+    assert [(each.verdict, each.node) for each in explain(lost, turns, [])] == [("expected", "n2")] * 4
+
+
+def test_who_loses_a_node_and_is_lost_by_nobody_is_one_of_the_cluster_all_the_same() -> None:
+    """n1 is lost by n2 and n3; nothing says that n3 is a node of the cluster but that others probe it."""
+    lost = [
+        Outage(source, source, "n1", "pod", "tcp", 100.0, 103.0, source, frozenset({"n1"})) for source in ("n2", "n3")
+    ]
+    turn = [Phase("reboot", 90.0, 120.0, "n3")]
+    streams = [(one, other, other) for one in ("n1", "n2", "n3") for other in ("n1", "n2", "n3") if one != other]
+    assert {each.verdict for each in explain(lost, turn, [], streams)} == {"unexplained"}
+
+
+def test_a_turn_that_is_over_explains_only_what_none_under_way_does() -> None:
+    """n1 goes out by n2, whose OVS is restarted when n1's own turn has just ended."""
+    gone = Outage("o", "n1", "far", "egress", "tcp", 105.0, 107.0, "n1", frozenset({"far"}))
+    over, under_way = Phase("reboot", 90.0, 100.0, "n1"), Phase("upgrade", 104.0, 120.0, "n2")
+    restart = Event("restart of ovs-vswitchd", "n2", 104.5, 106.5)
+    (found,) = explain([gone], [over, under_way], [restart])
+    assert (found.verdict, found.node) == ("collateral", "n2")
+    (found,) = explain([gone], [over], [])
+    assert (found.verdict, found.node) == ("expected", "n1")

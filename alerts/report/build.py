@@ -11,7 +11,7 @@ from exporters import times
 from exporters.history.items import Item
 from exporters.verdict.budget import Cost, Limits, cost, judge, left, of_turn, turns
 from exporters.verdict.coverage import Covered, Span, Watch, cover
-from exporters.verdict.explain import Event, Explained, Outage, Phase, explain
+from exporters.verdict.explain import OUTSIDE, Event, Explained, Outage, Phase, explain
 
 COSTS = frozenset({"outage", "blip"})
 EVENT = "event"  # the cause of a phase entry that happened and did not last
@@ -52,7 +52,8 @@ def report(said: Sequence[Told], window: Window, limits: Limits) -> dict[str, An
     items = [*{item.id: item for each in said for item in each.items}.values()]  # two may tell of one journal
     phases = _phases(items)
     events = _events(items, where)
-    streams = {(key[0], key[1], where.get(key[1], "")) for each in said for key in (one.key for one in each.streams)}
+    keys = {one.key for each in said for one in each.streams}
+    streams = {(key[0], key[1], where.get(key[1], "") if key[2] not in OUTSIDE else "") for key in keys}
     alive = max((each.alive for each in said), default=window.span.end)
     broken = [_outage(item, where, alive) for item in items if item.kind in COSTS]
     found = explain([each for each in broken if _meets(each, window.span)], phases, events, streams)

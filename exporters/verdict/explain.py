@@ -3,7 +3,9 @@
 1. A turn is a phase of one node. An outage is `expected` if it began within the turn of a node of its own: of its
    source, or one that answered before or after it. It may begin SETTLE after the turn's end, and SLACK off for clocks.
 2. Outages of one moment are held against each other. When a node that is not under way has lost more other nodes than
-   the one under way, it is the better suspect, and that turn explains none of its outages.
+   the one under way, it is the better suspect, and that turn explains none of its outages. Of two turns,
+   that in which more of the outage was is it, or else that of the node that has lost more; one that is over, only where
+   no turn that is under way explains it.
 3. In a turn of another node an outage is `collateral`, but only where that node was seen in trouble at that moment: an
    outage that its turn explains, or an event of its own.
 4. A phase of the whole cluster explains nothing by itself: in a long one everything would be expected. In one that
@@ -26,6 +28,7 @@ Verdict = Literal["expected", "collateral", "unexplained", "observer"]
 NODES = "*"  # as a phase's node: all of them
 SLACK = 2.0  # seconds that two machines' clocks may be apart
 SETTLE = 15.0  # seconds after a turn or an event in which its consequences may begin, or its outages end
+FELT = 3.0  # seconds within which one cause is felt by all streams; what begins later is another moment's
 LEAD = 300.0  # seconds: a node is away for so long before the start that tells of it
 RESTART = "restart of "  # how the name of an event begins that a daemon's start is; the daemon's comes next
 MOST_TOLD = 5  # events that are told of one outage
@@ -100,9 +103,7 @@ def explain(
     site = _Site(sorted(outages, key=lambda each: (each.begin, each.id)), sorted(phases), sorted(events), set(streams))
     first = [site.own(each) for each in site.outages]
     site.troubled = {found.outage.id: found.node for found in first if found is not None}
-    return [
-        found or site.others(outage) or site.without(outage) for outage, found in zip(site.outages, first, strict=True)
-    ]
+    return [found or site.later(outage) for outage, found in zip(site.outages, first, strict=True)]
 
 
 class _Site:
@@ -117,7 +118,7 @@ class _Site:
     ) -> None:
         self.outages = outages
         self.troubled: dict[str, str] = {}  # outages that a turn of their own explains, by id: the node
-        self._moments = _moments(outages, phases, events)
+        self._moments = _moments(outages, phases, events, {node for *_, node in streams} - {""})
         self._targets: defaultdict[str, set[str]] = defaultdict(set)
         self._reached_by: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
         for source, target, node in streams:
@@ -128,26 +129,29 @@ class _Site:
 
     # -- who was under way
 
-    def own(self, outage: Outage) -> Explained | None:
-        """By the turn of a node of its own, or an event of one that rolled."""
-        better: set[str] = set()
-        for phase in self._turns(outage):
-            nodes = sorted(outage.touched) if phase.node == NODES else [phase.node]
-            for node in nodes:
-                if node not in outage.touched:
-                    continue
-                if found := self._suspect(outage, node):
-                    better.add(found)
-                    continue
+    def own(self, outage: Outage, *, over: bool = False) -> Explained | None:
+        """By the turn of a node of its own, or an event of one that rolled; `over`: of a moment ago, too."""
+        for phase, node in sorted(self._own_turns(outage, over=over), key=lambda each: self._likely(outage, *each)):
+            if not self._suspect(outage, node):
                 return self._by("expected", outage, node, phase)
         for phase, event in self._rolled(outage):
             if event.node in outage.touched:
                 return self._by("expected", outage, event.node, phase, event=event)
         return None
 
-    def others(self, outage: Outage) -> Explained | None:
+    def _own_turns(self, outage: Outage, *, over: bool) -> Iterator[tuple[Phase, str]]:
+        """The turns of its own nodes."""
+        for phase in self._turns(outage, over=over):
+            nodes = sorted(outage.touched) if phase.node == NODES else [phase.node]
+            yield from ((phase, node) for node in nodes if node in outage.touched)
+
+    def _likely(self, outage: Outage, phase: Phase, node: str) -> tuple[float, int]:
+        """Of two turns of its nodes, that comes first in which more of it was, then that of who lost more others."""
+        return -_shared(phase, outage), -len(self._at(outage).lost.get(node, ()))
+
+    def others(self, outage: Outage, *, over: bool = False) -> Explained | None:
         """By the turn of another node that was in trouble, or its event."""
-        for phase in self._turns(outage):
+        for phase in sorted(self._turns(outage, over=over), key=lambda each: -_shared(each, outage)):
             event = next(
                 (each for each in self._at(outage).events if each.node == phase.node and _near(each, outage)), None
             )
@@ -159,6 +163,11 @@ class _Site:
         for phase, event in self._rolled(outage):
             return self._by("collateral", outage, event.node, phase, event=event)
         return None
+
+    def later(self, outage: Outage) -> Explained:
+        """Where no turn of its own that is under way explains it."""
+        there_was = self.own(outage, over=True) or self.others(outage, over=True)
+        return self.others(outage) or there_was or self.without(outage)
 
     def without(self, outage: Outage) -> Explained:
         """By no phase: the observer's own, or unexplained."""
@@ -177,8 +186,12 @@ class _Site:
         out = self._at(outage).out
         return (each for each in out if self.troubled.get(each.id) == node and _together(each, outage))
 
-    def _turns(self, outage: Outage) -> Iterable[Phase]:
-        return (each for each in self._at(outage).phases if each.node and _began_in(each, outage))
+    def _turns(self, outage: Outage, *, over: bool = True) -> Iterable[Phase]:
+        return (
+            each
+            for each in self._at(outage).phases
+            if each.node and _began_in(each, outage) and (over or outage.begin <= each.end)
+        )
 
     def _rolled(self, outage: Outage) -> Iterable[tuple[Phase, Event]]:
         for phase in self._at(outage).phases:
@@ -263,6 +276,11 @@ def _began_in(phase: Phase, outage: Outage) -> bool:
     return phase.begin - SLACK <= outage.begin <= phase.end + SETTLE
 
 
+def _shared(phase: Phase, outage: Outage) -> float:
+    """Seconds of the outage that lie in the phase."""
+    return max(0.0, min(phase.end, outage.end) - max(phase.begin, outage.begin))
+
+
 def _near(event: Event, outage: Outage) -> bool:
     """May it be the event's doing? It began no earlier, or lasts into it: a node stops before it starts."""
     return event.earliest - LEAD <= outage.begin <= event.latest + SETTLE and event.earliest - SLACK <= outage.end
@@ -293,15 +311,17 @@ def _moment(outage: Outage) -> int:
     return round(outage.begin / SLACK)
 
 
-def _moments(outages: Sequence[Outage], phases: Iterable[Phase], events: Iterable[Event]) -> dict[int, _Moment]:
-    """Each moment in which an outage began, by its number."""
+def _moments(
+    outages: Sequence[Outage], phases: Iterable[Phase], events: Iterable[Event], probed: Set[str]
+) -> dict[int, _Moment]:
+    """Each moment in which an outage began, by its number; `probed`: nodes of all targets."""
     numbers = sorted({_moment(each) for each in outages})
-    inside = {node for each in outages if each.path not in OUTSIDE for node in each.nodes}
+    inside = probed | {node for each in outages if each.path not in OUTSIDE for node in each.nodes}
     return {
         number: _Moment(*_failing(out, inside), out, under_way, happened)
         for number, out, under_way, happened in zip(
             numbers,
-            _around(numbers, ((each.begin - SETTLE, each.end + SLACK, each) for each in outages)),
+            _around(numbers, ((each.begin - FELT, each.end + SLACK, each) for each in outages)),
             _around(numbers, ((each.begin - SLACK, each.end + SETTLE, each) for each in phases)),
             _around(numbers, ((each.earliest - LEAD, each.latest + SETTLE, each) for each in events)),
             strict=True,
