@@ -30,6 +30,7 @@ COMMANDS = {
     "history": Command("exporters.history.command", "show, export or verify what an exporter has recorded"),
     "report": Command("alerts.report.command", "what a window cost and why, held against a budget"),
     "gate": Command("alerts.report.gate", "wait until a bastion says that the next node may go, or must not"),
+    "preflight": Command("alerts.preflight.command", "before a window: is everything that it needs ready?"),
     "rules": Command("alerts.command", "write or check the Prometheus rules that metrics.yaml describes"),
     "dashboards": Command("grafana.command", "write Grafana's dashboards as a site takes them, check or push them"),
     "demo": Command(
