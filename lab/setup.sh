@@ -43,6 +43,7 @@ openvswitch-switch ovsdb-server ovs-vswitchd ovs-vsctl
 ovn-central ovn-northd
 ovn-host ovn-controller
 chromium chromium
+shellcheck shellcheck
 END
 }
 
