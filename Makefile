@@ -15,7 +15,7 @@ help: ## print this
 demo: .venv/.ready ## interrupt three peers on this machine and see it measured, up to the alerts; ARGS=--help says more
 	.venv/bin/ovnwatch demo $(ARGS)
 
-lab-demo: .venv/.ready ## as root: see a workload, a chassis and an egress IP move in a real OVN on this machine
+lab-demo: .venv/.ready ## as root: a migration to a real OVN on this machine, and the report of it
 	.venv/bin/ovnwatch lab demo $(ARGS)
 
 test: .venv/.ready ## all tests: first the rest on two workers, then, one by one, those that break networks and measure it

@@ -1,16 +1,23 @@
 """The demo's end: wait for what is still to come, hold all that was found against what was made, say it."""
 
+import asyncio
 import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import NamedTuple
 
+from alerts.report.build import Window, report
+from alerts.report.forms import short
 from exporters import catalog
-from lab import alarms, board, judge, patterns, screen
+from exporters.history.source import SourceError
+from exporters.verdict.budget import Limits
+from exporters.verdict.coverage import Span
+from lab import alarms, board, judge, patterns, screen, story
 from lab.alarms import AlarmRow
 from lab.judge import Injected, Judgement
 from lab.plant import SCALE_FOR, Plant, until
+from lab.relays import LOCAL
 from lab.screen import Screen
 
 CLOSING_SECONDS = 20.0  # for the last entries and alerts to come
@@ -31,8 +38,11 @@ class Found(NamedTuple):
     missing: list[str]
 
 
-async def close(plant: Plant, show: Screen, made: Sequence[Injected], begun: float) -> bool:
-    """Wait for what is still to come, print the verdict; True if it passes. begun: monotonic, when scrapes began."""
+async def close(plant: Plant, show: Screen, made: Sequence[Injected], begun: float, window: float) -> bool:
+    """Wait for what is still to come, print the verdict and a report; True if it passes.
+
+    begun: monotonic, when scrapes began; window: Unix time, from which the report is about.
+    """
     found = None
 
     async def complete() -> bool:
@@ -45,7 +55,22 @@ async def close(plant: Plant, show: Screen, made: Sequence[Injected], begun: flo
     assert found is not None
     _tell(show, found)
     await _write(plant, made)
-    return not found.wrong + found.missing
+    reported = await _report(plant, show, window)
+    return reported and not found.wrong + found.missing
+
+
+async def _report(plant: Plant, show: Screen, window: float) -> bool:
+    """What `ovnwatch report` says of it, in short."""
+    urls = [f"http://{LOCAL}:{each.book}" for each in plant.exporters.values()]
+    try:
+        said = await asyncio.to_thread(story.read, urls)
+    except SourceError as error:
+        show.block(["", f"FAIL: the report: {error}"], "bad")
+        return False
+    found = report(said, Window("the demo", Span(window, time.time())), Limits())
+    show.block(["", "The report, in short. Nobody marked a phase, so nothing explains what was interrupted:"], "head")
+    show.block([f"  {line}" for line in short(found).splitlines()])
+    return True
 
 
 async def _find(plant: Plant, made: Sequence[Injected], begun: float) -> Found:

@@ -74,8 +74,9 @@ async def _perform(args: argparse.Namespace, programs: tuple[str, str], children
             show.event("wait", "for streams to be up and scraped, and a first alert: about 10 s")
             await ready(plant)
             show.event("ready", f"{len(plant.streams)} streams are up and scraped, alerts arrive")
+            window = time.time()
             made = await _play(plant, show, script.write(args.seed, NAMES))
-            passed = await close(plant, show, made, begun)
+            passed = await close(plant, show, made, begun, window)
             if not args.once:
                 show.block(["", "Everything goes on until Ctrl-C. Look around:", *plant.addresses(), ""], "head")
                 await asyncio.Event().wait()

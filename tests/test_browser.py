@@ -434,6 +434,24 @@ def test_what_is_shown_is_exported(browser: Browser, play: Theatre) -> None:
         assert [each["target"] for each in found] == ["peer-1"] * 3
 
 
+def test_phases_have_lanes_of_their_own_above_the_others(browser: Browser, play: Theatre) -> None:
+    more = {"text": "<b>reboot</b>", "node": "node-2", "state": "open", "end_time": None}
+    play(lambda stage: stage.record.note("phase", "manual", time.time() - 60, time.time() - 60, more))
+    restart = {"text": "restart of ovs-vswitchd", "node": "node-2"}
+    play(lambda stage: stage.record.note("phase", "event", time.time() - 30, time.time() - 29, restart))
+    play(lambda stage: stage.down(stage.streams[0]))
+    with opened(browser, play.url) as page:
+        expect(page.locator(".lane .tlabel").first).to_have_text("phase of node-2")
+        assert "bad" not in (page.locator(".lane .tlabel").first.get_attribute("class") or "")
+        expect(page.locator(".lane .ev.phase")).to_have_count(2)
+        expect(page.locator(".hrow", has_text="restart of ovs-vswitchd")).to_contain_text("node-2")
+        expect(page.locator(".hrow", has_text="<b>reboot</b>")).to_have_count(1)
+        expect(page.locator("#verdict")).to_have_text("1 of 27 streams down")
+        page.locator(".lane .ev.phase").first.click()
+        expect(page.locator("#detail")).to_contain_text("phase: node-2")
+        expect(page.locator("#detail")).to_contain_text("<b>reboot</b>")
+
+
 def test_the_timeline_shows_bounds_zooms_and_opens_an_outage(browser: Browser, play: Theatre) -> None:
     with opened(browser, play.url) as page:
         events(play)

@@ -68,6 +68,27 @@ def _lines(report: Report) -> Iterator[str]:
     yield report["verdict"].upper()
 
 
+def short(report: Report) -> str:
+    """A few lines: the verdict, what it cost, the longest outage, what nothing explains, and how much was watched."""
+    return "".join(plain(line) + "\n" for line in _short(report))
+
+
+def _short(report: Report) -> Iterator[str]:
+    window, coverage = report["window"], report["coverage"]
+    counts = ", ".join(f"{count} {word}" for word, count in report["explained"].items() if count)
+    yield f"{report['verdict'].upper()}: {window['name']}, {window['seconds']:.0f} s"
+    yield f"out for {seconds(report['seconds'])}: {counts or 'no outage'}"
+    if report["longest"]:
+        yield f"longest: {_of(report['longest'])}"
+    yield f"unexplained: {seconds(report['unexplained_seconds'])}"
+    least = min(coverage, key=lambda each: each["share"], default=None)
+    if least is None:
+        yield "watched: nothing"
+    else:
+        share = int(least["share"] * 1e4) / 100  # never up: all is all
+        yield f"watched: {share:.2f} % at least, {least['target']} by {least['path']}, of {len(coverage)} paths"
+
+
 def _of(each: Report) -> str:
     how = f"{each['path']}/{each['protocol']}"
     return f"{each['begin'][11:19]} {each['source']} -> {each['target']} by {how}, {seconds(each['seconds'])}"
@@ -113,4 +134,10 @@ def _xml(text_: str) -> str:
 
 
 # To add a form: a function, and a line here.
-FORMS: dict[str, Callable[[Report], str]] = {"text": text, "json": as_json, "html": page, "junit": junit}
+FORMS: dict[str, Callable[[Report], str]] = {
+    "text": text,
+    "short": short,
+    "json": as_json,
+    "html": page,
+    "junit": junit,
+}

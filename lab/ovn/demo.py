@@ -1,9 +1,13 @@
-"""`ovnwatch lab demo`: a workload moves, a chassis restarts, an egress IP moves in a real OVN: is each seen?
+"""`ovnwatch lab demo`: a migration to a real OVN, and what a report says of it: is all seen, and rightly explained?
+
+Workloads go from plain bridges to OVN, chassis by chassis; one moves, a chassis restarts, an egress IP moves.
 
 1. The lab is its own (--prefix), and gone at the end, whatever happens.
 2. When each interruption began and ended is known to within the commands that made it, and a ping that passes again.
 3. It passes only if each was seen by every stream that it had to hit, and if what is outside told the new address. What
    else a busy machine makes streams record is listed, and fails nothing.
+4. Each step is marked as the turn of a node, by a migration exporter. It passes only if the report says of every outage
+   that a step made that it was that turn's doing, and of none if all turns are told of a node that did nothing.
 """
 
 import argparse
@@ -11,24 +15,32 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from alerts.report.build import NoWindowError, named, report
+from alerts.report.forms import text
+from exporters import times
 from exporters.calibrate.injection import Bracket, Truth
 from exporters.history.shown import columns
+from exporters.history.source import SourceError
+from exporters.migration.names import NONE
 from exporters.settings import Stream
-from lab import judge, monitoring, screen
+from exporters.verdict.budget import Limits
+from exporters.verdict.explain import RESTART
+from lab import judge, monitoring, screen, story
 from lab.children import ChildEndedError, Children
 from lab.judge import Injected
 from lab.monitoring import MissingError
-from lab.ovn import change, run, site, topology
+from lab.ovn import change, plain, run, site, topology
 from lab.ovn.run import LabError
 from lab.ovn.site import Site
 from lab.ovn.topology import EGRESS, Lab
 from lab.plant import POLL_SECONDS, NotReadyError, until
 from lab.screen import Screen
 from lab.stage import beside, on_stage
+from lab.story import Deed
 
 AWAY_SECONDS = 1.5  # that a workload is nowhere, that a chassis' daemons do not run: more than any stream's interval
 BACK_SECONDS = 30.0  # for a ping to pass again
@@ -36,12 +48,31 @@ SEEN_SECONDS = 30.0  # for the last entries to come
 LISTED = 20
 
 
+WINDOW = "migration"
+IDLE = "central1"  # a node that nothing is done to
+
+
 class Step(NamedTuple):
-    """Something that is done to a lab; `hits` are the streams that it interrupts."""
+    """Something that is done to a lab in a node's turn; `hits` are the streams that it interrupts."""
 
     title: str
+    phase: str
+    node: str
     done: Callable[[Lab], Truth]
     hits: Callable[[Stream], bool]
+
+
+def _enters(workload: str) -> Step:
+    """A workload goes from its plain bridge to OVN."""
+    other = "w2" if workload == "w1" else "w1"
+
+    def done(lab: Lab) -> Truth:
+        ping = (other, topology.address(workload))
+        return _interrupted(lab, lambda: plain.leave(lab, workload), lambda: plain.enter(lab, workload), ping)
+
+    chassis = f"ch{topology.number(workload)}"
+    title = f"{workload} goes from {chassis}'s plain bridge to OVN"
+    return Step(title, "to OVN", chassis, done, lambda stream: _about(stream, workload))
 
 
 def _moves(lab: Lab) -> Truth:
@@ -72,8 +103,9 @@ def _on_second(stream: Stream) -> bool:
 
 
 STEPS = (
-    Step("w3 moves from ch3 to ch1", _moves, lambda stream: _about(stream, "w3")),
-    Step("ch2's daemons restart", _restarts, _on_second),
+    *(_enters(workload) for workload in ("w1", "w2", "w3")),
+    Step("w3 moves from ch3 to ch1", "drain", "ch3", _moves, lambda stream: _about(stream, "w3")),
+    Step("ch2's daemons restart", "upgrade", "ch2", _restarts, _on_second),
 )
 # Then the egress address of w1 moves, and is another one.
 EGRESS_TO = ("ch3", EGRESS[1])
@@ -105,6 +137,7 @@ def main(args: argparse.Namespace, lab: Lab) -> int:
         prometheus, _ = monitoring.programs()
         run.up(lab)
         try:
+            plain.begin(lab)
             return asyncio.run(_main(args, lab, prometheus))
         finally:
             run.down(lab.prefix, lab.folder)
@@ -132,10 +165,15 @@ async def _perform(args: argparse.Namespace, lab: Lab, prometheus: str, children
             show.event("wait", "for streams to be up and scraped: about 10 s")
             await site.ready(there)
             show.event("ready", f"{len(there.streams)} streams are up, {len(there.exporters)} exporters are scraped")
+            await there.window(WINDOW)
             made = [await _do(there, show, number, step) for number, step in enumerate(STEPS, 1)]
             show.event("do", f"{len(STEPS) + 1}/{len(STEPS) + 1}: {EGRESS_TITLE}", "head")
+            await there.mark("egress IP moves", "ch1")
             await asyncio.to_thread(change.set_egress, lab, "w1", *EGRESS_TO)
+            await asyncio.sleep(1.0)
+            await there.mark(NONE, "ch1")
             passed = await _close(there, show, made)
+            passed = await _report(there, show, made) and passed
             if not args.once:
                 show.block(["", "Everything goes on until Ctrl-C. Look around:", *there.addresses(), ""], "head")
                 await asyncio.Event().wait()
@@ -147,9 +185,11 @@ async def _perform(args: argparse.Namespace, lab: Lab, prometheus: str, children
 async def _do(there: Site, show: Screen, number: int, step: Step) -> Injected:
     """Do a step, and wait until it is over for all streams."""
     show.event("do", f"{number}/{len(STEPS) + 1}: {step.title}, {AWAY_SECONDS} s in between", "head")
+    await there.mark(step.phase, step.node)
     truth = await asyncio.to_thread(step.done, there.lab)
     await until(there.all_up, SEEN_SECONDS)
     await asyncio.sleep(1.0)
+    await there.mark(NONE, step.node)
     return Injected(number, step.title, "path", {key: truth for key, each in there.streams.items() if step.hits(each)})
 
 
@@ -184,12 +224,53 @@ async def _close(there: Site, show: Screen, made: Sequence[Injected]) -> bool:
     verdict = judge.judge(made, there.entries.values(), there.streams, {})
     show.block(["", *(line.rstrip("\n") for line in columns([HEAD, *map(_cells, verdict.rows)])), ""])
     show.block([*NOTES, ""])
-    show.block([f"{EGRESS_TITLE}; what is outside told:", *_addresses(there), ""])
+    show.block([f"{EGRESS_TITLE}; what is outside told of all steps:", *_addresses(there), ""])
     show.block(screen.reasons("Seen by node exporters:", [*site.nodes_see(there.lab)], LISTED))
     show.block(screen.reasons("Recorded besides, or not quite right (nothing fails by it):", verdict.wrong, LISTED))
     show.block(screen.reasons("Missing:", lacks, LISTED), "bad")
     show.block(["FAIL: not all was seen"] if lacks else ["PASS: all was seen"], "bad" if lacks else "good")
     return not lacks
+
+
+async def _report(there: Site, show: Screen, made: Sequence[Injected]) -> bool:
+    """Close the window and print the report about it; True if each outage is rightly explained."""
+    await there.window("")
+    try:
+        said = await asyncio.to_thread(story.read, there.urls())
+        window = named(said, WINDOW)
+    except (SourceError, NoWindowError) as error:
+        show.block([f"FAIL: the report: {error}"], "bad")
+        return False
+    found = report(said, window, Limits())
+    deeds = [Deed(step.title, step.node, each.truths) for step, each in zip(STEPS, made, strict=True)]
+    begins = _begins(found)
+    wrong, strays = story.misexplained(found, deeds, begins)
+    others = report(story.told_of(IDLE, said), window, Limits())
+    unmoved = [*_still(others, deeds, begins)]
+    if not any(each["name"] == f"{RESTART}ovs-vswitchd" and each["node"] == "ch2" for each in found["events"]):
+        wrong.append("the restart of ch2's ovs-vswitchd is not in the report")
+    show.block(["The report:", "", *text(found).splitlines(), ""])
+    show.block(screen.reasons("Of nobody's doing (a busy machine's; nothing fails by it):", strays, LISTED))
+    show.block(screen.reasons("Not rightly explained:", wrong, LISTED), "bad")
+    show.block(screen.reasons(f"Explained all the same if the turns are told of {IDLE}:", unmoved, LISTED), "bad")
+    good = not wrong and not unmoved
+    said_so = f"PASS: each outage is rightly explained, and none if the turns are told of {IDLE}"
+    show.block([said_so if good else "FAIL: not every outage is rightly explained"], "good" if good else "bad")
+    return good
+
+
+def _begins(found: Mapping[str, Any]) -> dict[str, float]:
+    """When each outage of a report began, in monotonic seconds."""
+    off = time.time() - time.monotonic()
+    return {each["id"]: times.seconds(each["begin"]) - off for each in found["outages"]}
+
+
+def _still(found: Mapping[str, Any], deeds: Sequence[Deed], begins: Mapping[str, float]) -> Iterator[str]:
+    """Outages that steps made and that a report takes for expected, as words."""
+    for each in found["outages"]:
+        deed = story.made_by(each, deeds, begins[each["id"]])
+        if deed is not None and each["verdict"] == "expected":
+            yield f"{deed.title}: {each['source']} -> {each['target']} by {each['node']}"
 
 
 def missing(there: Site, made: Sequence[Injected]) -> list[str]:

@@ -3,9 +3,11 @@
 Each is in its host's namespace and is asked and scraped by the management network, which nothing of the demo breaks.
 """
 
+import secrets
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,8 +25,9 @@ from lab.ovn import topology
 from lab.ovn.topology import OUTSIDE, Lab
 from lab.plant import DESCRIPTORS, OVNWATCH, PROGRAMS, READY_SECONDS, SCALE_FOR, NotReadyError, environ, until
 
-BASTION = "bastion"
+BASTION, MIGRATION = "bastion", "migration"
 PEER_BOOK, PEER_WEB, BASTION_WEB, NODE_WEB = 8082, 8083, 9091, 9481  # the ports they have if nothing else is said
+MIGRATION_WEB = 9482
 FAR = "outside"  # what workloads probe through their gateways: the bastion's echoes
 
 
@@ -61,6 +64,7 @@ class Site:
     entries: dict[str, Entry] = field(default_factory=dict)
     changes: dict[str, Change] = field(default_factory=dict)
     read: dict[str, int] = field(default_factory=dict)  # exporter -> `since` of the next look
+    token: str = field(default_factory=partial(secrets.token_urlsafe, 16))
 
     def books(self) -> Iterator[Exporter]:
         """Those that tell a history."""
@@ -96,8 +100,33 @@ class Site:
         return new
 
     async def all_up(self) -> bool:
-        answers = [await self.get(each, "/status") for each in self.books()]
+        answers = [await self.get(each, "/status") for each in self.books() if each.command != "migration"]
         return all(answer and {each["state"] for each in answer["streams"]} == {"up"} for answer in answers)
+
+    def urls(self) -> list[str]:
+        """Of all that tell a history, for a report."""
+        return [f"http://{self.address(each, each.book)}" for each in self.books()]
+
+    async def mark(self, phase: str, node: str) -> None:
+        """Tell the migration exporter which phase a node is in from now on. Raises NotReadyError."""
+        await self._post(MIGRATION, "/api/phases", {"phase": phase, "node": node})
+
+    async def window(self, name: str) -> None:
+        """Open a window at the bastion; "" closes the one there is. Raises NotReadyError."""
+        if name:
+            await self._post(BASTION, "/api/windows", {"name": name})
+        else:
+            await self._post(BASTION, "/api/windows/end", {})
+
+    async def _post(self, name: str, path: str, body: Mapping[str, str]) -> None:
+        exporter = self.exporters[name]
+        url, headers = f"http://{self.address(exporter, exporter.web)}{path}", {"Authorization": f"Bearer {self.token}"}
+        try:
+            async with self.session.post(url, json=body, headers=headers) as response:
+                if response.status != 200:
+                    raise NotReadyError(f"{name} answers {response.status} to {path}: {await response.text()}")
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise NotReadyError(f"{name} does not answer to {path}: {error}") from None
 
     async def query(self, expression: str) -> float | None:
         """The value of an expression that has one; None if it has none or Prometheus does not answer."""
@@ -133,7 +162,9 @@ def change(item: Mapping[str, Any]) -> Change:
 def exporters(lab: Lab) -> list[Exporter]:
     """All of them. Pure."""
     peers = [Exporter(each, "peer", each, PEER_WEB, PEER_BOOK) for each in lab.workloads]
-    return [*peers, Exporter(BASTION, "bastion", "outside", BASTION_WEB, BASTION_WEB), *node_exporters(lab)]
+    bastion = Exporter(BASTION, "bastion", "outside", BASTION_WEB, BASTION_WEB)
+    migration = Exporter(MIGRATION, "migration", "outside", MIGRATION_WEB, MIGRATION_WEB)
+    return [*peers, bastion, migration, *node_exporters(lab)]
 
 
 def node_exporters(lab: Lab) -> list[Exporter]:
@@ -157,7 +188,8 @@ def config(lab: Lab, exporter: Exporter) -> dict[str, Any]:
     """A peer's or the bastion's file: what it probes. Pure."""
     if exporter.command == "bastion":
         probed = [{"name": each, "path": "loadbalancer", "host": topology.vip(each)} for each in lab.workloads]
-        return {"source": exporter.name, "targets": probed}
+        journals = [{"name": MIGRATION, "url": f"http://{lab.management('outside')}:{MIGRATION_WEB}"}]
+        return {"source": exporter.name, "targets": probed, "journals": journals}
     others = [each for each in lab.workloads if each != exporter.name]
     probed = [{"name": each, "path": "pod", "host": topology.address(each)} for each in others]
     probed.append({"name": FAR, "path": "egress", "host": OUTSIDE})
@@ -173,8 +205,10 @@ async def build(stack: AsyncExitStack, children: Children, lab: Lab, prometheus:
     port = stack.enter_context(closing(hold_port())).getsockname()[1]
     site = Site(lab, children, session, {each.name: each for each in exporters(lab)}, port)
     for each in site.exporters.values():
-        argv = _node(lab, each) if each.command == "node" else _prober(site, each)
+        argv = FLAGS[each.command](lab, each) if each.command in FLAGS else _prober(site, each)
         variables = {"HOSTNAME": each.name, "STATE_DIRECTORY": str(children.folder / "state")}
+        if each.name in (BASTION, MIGRATION):
+            variables["OVNWATCH_TOKEN"] = site.token
         inside = ["ip", "netns", "exec", lab.namespace(each.host)]
         told = environ(**variables, **topology.environ(lab, each.host))
         await children.start(each.name, [*inside, *OVNWATCH, each.command, *argv], told)
@@ -194,6 +228,16 @@ def _prober(site: Site, exporter: Exporter) -> list[str]:
 def _node(lab: Lab, exporter: Exporter) -> list[str]:
     """The flags of a node exporter; where its daemons are it reads from OVS_RUNDIR and OVN_RUNDIR."""
     return [f"--web.listen-address={lab.management(exporter.host)}:{NODE_WEB}"]
+
+
+def _migration(lab: Lab, exporter: Exporter) -> list[str]:
+    """The flags of the migration exporter, which reads starts of daemons from the node exporters."""
+    urls = [f"{each.name}=http://{lab.management(each.host)}:{NODE_WEB}" for each in node_exporters(lab)]
+    listen = f"--web.listen-address={lab.management(exporter.host)}:{MIGRATION_WEB}"
+    return [listen, f"--source={exporter.name}", f"--node.url={','.join(urls)}", "--node.interval=1"]
+
+
+FLAGS: Mapping[str, Callable[[Lab, Exporter], list[str]]] = {"node": _node, "migration": _migration}
 
 
 async def _scrape(site: Site, program: str) -> None:
