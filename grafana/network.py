@@ -121,6 +121,7 @@ WELL = Row(
             [Query(f"max({named(CONNTRACK, function='max')})", "used")],
             unit="ratio",
             size=Size(4, 4),
+            threshold="OvnwatchConntrackNearlyFull",
             decimals=1,
         ),
     ],
@@ -235,6 +236,7 @@ STATES = Row(
             "connections that nobody closes.",
             named(CONNTRACK, function="max"),
             unit="ratio",
+            threshold="OvnwatchConntrackNearlyFull",
             width=8,
         ),
         panels.timeseries(

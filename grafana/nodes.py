@@ -4,7 +4,9 @@
    scrapes apart, with ovnwatch_node_info.
 2. `instance` is a hidden variable that holds the scrapes of the chosen nodes, so that a query for a few nodes reads
    the series of these alone. The join says the same, where a hidden variable is not known.
-3. What several exporters tell alike (the databases of OVN are watched from two or three nodes) is brought together
+3. Where rules record the same from whoever tells it (our node exporter, ovn-kubernetes, cgroups), boards read that: it
+   is there where our node exporter is not, and limits are on it. Its nodes are named already.
+4. What several exporters tell alike (the databases of OVN are watched from two or three nodes) is brought together
    `by` what it is about, without the node.
 """
 
@@ -26,6 +28,12 @@ SOON = 120  # seconds for which an event is marked: four scrapes 30 s apart
 def of(metric: str, matchers: str = "") -> str:
     """The series of a metric on the chosen nodes, as their exporters have them."""
     return f"{metric}{{{ONLY}{f',{matchers}' if matchers else ''}}}"
+
+
+def recorded(name: str, matchers: str = "", over: str = "") -> str:
+    """A recorded series of the chosen nodes, whoever tells what it is made of; with `over`, its most in that range."""
+    made = f'{name}{{cluster=~"$cluster",k8s_node=~"$k8s_node"{f",{matchers}" if matchers else ""}}}'
+    return f"max by (cluster, k8s_node) ({f'max_over_time({made}[{over}])' if over else made})"
 
 
 def rate(metric: str, matchers: str = "") -> str:

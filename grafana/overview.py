@@ -24,7 +24,8 @@ PAIR = {"source": "Source", "target": "Target", "path": "Path", "protocol": "Pro
 
 def to_node(expr: str) -> str:
     """The worst stream to each node."""
-    info = f"max by (cluster, source, target, path, protocol, family, target_node) (ovnwatch_stream_info{ANY})"
+    there = f'ovnwatch_stream_info{ANY.removesuffix("}")},target_node!=""}}'
+    info = f"max by (cluster, source, target, path, protocol, family, target_node) ({there})"
     joined = f"({expr}) * on (cluster, source, target, path, protocol, family) group_left (target_node) {info}"
     return f'max by (cluster, k8s_node) (label_join({joined}, "k8s_node", "", "target_node"))'
 

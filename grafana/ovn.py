@@ -9,6 +9,7 @@ from grafana.parts import Column, Query
 UID = "ovnwatch-ovn"
 CONTROLLER = 'daemon="ovn-controller"'
 DAEMONS = 'daemon=~"ovn.*"'
+MAKES_FLOWS = 'part=~".*flow.*|northd|runtime_data"'  # others begin anew each time, and cost nothing
 CONFIG = "ovnwatch_ovn_config"
 BFD = "ovnwatch_ovn_tunnel_bfd_up"
 
@@ -54,6 +55,7 @@ WELL = Row(
             [Query(f"max({anywhere('ovnwatch_ovn_chassis_lag_most_seconds')})", "lag")],
             unit="seconds",
             size=Size(4, 4),
+            threshold="OvnwatchChassisBehind",
             decimals=1,
         ),
         panels.stat(
@@ -130,6 +132,7 @@ LAG = Row(
             [Query(top(anywhere("ovnwatch_ovn_chassis_lag_seconds", "chassis")), "{{chassis}}")],
             unit="seconds",
             size=Size(8, 7),
+            threshold="OvnwatchChassisBehind",
         ),
         panels.timeseries(
             "ports-not-installed",
@@ -227,13 +230,13 @@ WORK = Row(
         panels.timeseries(
             "recomputes",
             "Recomputes",
-            "How often a second a part of an engine began from scratch, the ten most. Good: 0, but for starts and "
-            "rare changes. Each costs CPU on every node, and time before changes are seen.",
+            "How often a second a part of an engine that makes flows began from scratch, the ten most. Good: 0, but "
+            "for starts and rare changes. Each costs CPU, and time before changes are seen.",
             [
                 Query(
                     top(
                         together(
-                            nodes.joined(rate("ovnwatch_ovn_engine_runs_total", 'run="recompute"')),
+                            nodes.joined(rate("ovnwatch_ovn_engine_runs_total", f'run="recompute",{MAKES_FLOWS}')),
                             "daemon",
                             "part",
                             function="sum",
@@ -360,6 +363,7 @@ CLUSTERS = Row(
             ],
             unit="count",
             size=Size(12, 7),
+            threshold="OvnwatchRaftLagging",
         ),
         panels.timeseries(
             "members-heard",

@@ -3,31 +3,27 @@
 from grafana import boards, looks, marks, nodes, panels, parts
 from grafana.boards import Row
 from grafana.grid import Size
-from grafana.nodes import gained, most, named, of, rate, ten, top
+from grafana.nodes import gained, named, of, rate, recorded, ten, top
 from grafana.parts import Column, Query
 
 UID = "ovnwatch-ovs"
 DAEMONS = 'daemon=~"ovs.*"'
-CPU = "ovnwatch_node_daemon_cpu_seconds_total"
-MEMORY = "ovnwatch_node_daemon_resident_memory_bytes"
 EVENTS = "ovnwatch_ovs_coverage_events_total"
-RULES = "ovnwatch_ovs_bridge_rules"
-FLOWS = "ovnwatch_ovs_datapath_flows"
-LOST = "ovnwatch_ovs_datapath_lookups_lost_total"
-BR_INT, OTHER_BRIDGES = 'bridge="br-int"', 'bridge!="br-int"'
 STARTED = nodes.started(DAEMONS)
 
 
-def cpu(daemon: str) -> str:
-    return named(rate(CPU, f'daemon="{daemon}"'))
-
-
-def memory(daemon: str) -> str:
-    return named(of(MEMORY, f'daemon="{daemon}"'))
-
-
-def events(name: str) -> str:
-    return named(rate(EVENTS, f'event="{name}"'))
+# Recorded series, by what they tell.
+CPUS = {"ovs-vswitchd": "k8s_node:ovnwatch_ovs_vswitchd_cpu:cores5m"}
+CPUS |= {"ovsdb-server": "k8s_node:ovnwatch_ovs_server_cpu:cores5m"}
+MEMORY = "k8s_node_daemon:ovnwatch_node_daemon_resident_memory:max"
+FLOWS = "k8s_node_datapath:ovnwatch_ovs_datapath_flows:max"
+RULES_INSIDE = "k8s_node_bridge:ovnwatch_ovs_integration_rules:max"
+RULES_OUTSIDE = "k8s_node_bridge:ovnwatch_ovs_external_rules:max"
+OVERFLOWED = "k8s_node:ovnwatch_ovs_messages_overflowed:increase15m"
+DISCARDED = "k8s_node:ovnwatch_ovs_messages_discarded:increase15m"
+LOST = "k8s_node_datapath:ovnwatch_ovs_lookups_lost:increase15m"
+LIMIT_HITS = "k8s_node:ovnwatch_ovs_flow_limit_hits:increase15m"
+LIMIT_KILLS = "k8s_node:ovnwatch_ovs_flow_limit_kills:increase15m"
 
 
 def of_limit(flows: str, limit: str) -> str:
@@ -84,7 +80,7 @@ WELL = Row(
             "Packets lost on their way up",
             "Packets of unknown flows in the range that ovs-vswitchd had no room for. Good: 0. More: first packets of "
             "connections were lost, and clients waited a second for the next.",
-            [Query(f"sum({nodes.joined(gained(LOST))})", "lost")],
+            [Query(f"sum({nodes.joined(gained('ovnwatch_ovs_datapath_lookups_lost_total'))})", "lost")],
             unit="count",
             size=Size(5, 4),
             mappings=looks.bad_above_zero(looks.ORANGE),
@@ -107,7 +103,7 @@ WELL = Row(
             "moments.",
             [Query(f"sum({named(of('ovnwatch_ovs_config_next') + ' > bool ' + of('ovnwatch_ovs_config_current'))})")],
             unit="count",
-            size=Size(5, 4),
+            size=Size(4, 4),
             mappings=looks.bad_above_zero(looks.ORANGE),
         ),
     ],
@@ -122,29 +118,33 @@ COST = Row(
             "CPU of ovs-vswitchd",
             "Share of one core; it has many threads and may use several. Good: flat, and alike on all nodes. It "
             "climbs while flows are set up.",
-            cpu("ovs-vswitchd"),
+            recorded(CPUS["ovs-vswitchd"]),
             unit="ratio",
+            threshold="OvnwatchOvsCpuHigh",
         ),
         ten(
             "cpu-ovsdb",
             "CPU of ovsdb-server",
             "Share of one core. Good: near 0. It works when ports come and go.",
-            cpu("ovsdb-server"),
+            recorded(CPUS["ovsdb-server"]),
             unit="ratio",
+            threshold="OvnwatchOvsdbCpuHigh",
         ),
         ten(
             "memory-vswitchd",
             "Memory of ovs-vswitchd",
             "Resident memory. Good: flat. It grows with flows and rules, and does not shrink at once when they go.",
-            memory("ovs-vswitchd"),
+            recorded(MEMORY, 'daemon="ovs-vswitchd"'),
             unit="bytes",
+            threshold="OvnwatchOvsMemoryHigh",
         ),
         ten(
             "memory-ovsdb",
             "Memory of ovsdb-server",
             "Resident memory of the server of each node's own database. Good: flat.",
-            memory("ovsdb-server"),
+            recorded(MEMORY, 'daemon="ovsdb-server"'),
             unit="bytes",
+            threshold="OvnwatchOvsMemoryHigh",
         ),
     ],
 )
@@ -158,24 +158,26 @@ TABLES = Row(
             "Flows in the datapath",
             "What is known of the traffic of the moment. Good: as it was before, for the same traffic. A drop to "
             "nearly 0 is a restart or a change of all flows.",
-            named(of(FLOWS)),
+            recorded(FLOWS),
             unit="count",
+            threshold="OvnwatchDatapathFlowsHigh",
         ),
         ten(
             "rules-br-int",
             "OpenFlow rules of br-int",
             "What ovn-controller wrote. Good: as it was before the work, for the same policies and services. A drop "
             "to 0 while ovs-vswitchd restarts ends when ovn-controller has written all of it again.",
-            named(of(RULES, BR_INT)),
+            recorded(RULES_INSIDE),
             unit="count",
+            threshold="OvnwatchIntegrationBridgeRulesHigh",
         ),
-        panels.timeseries(
+        ten(
             "rules-others",
-            "OpenFlow rules of other bridges",
-            "Rules of external bridges. Good: flat; they change when nodes, egress addresses or external Services do.",
-            [Query(top(named(of(RULES, OTHER_BRIDGES), "bridge")), "{{k8s_node}} {{bridge}}")],
+            "OpenFlow rules of external bridges",
+            "Good: flat; they change when nodes, egress addresses or external Services do.",
+            recorded(RULES_OUTSIDE),
             unit="count",
-            size=Size(6, 7),
+            threshold="OvnwatchExternalBridgeRulesHigh",
         ),
         ten(
             "flow-limit",
@@ -203,9 +205,10 @@ UPCALLS = Row(
         ten(
             "lost",
             "Packets lost on their way up",
-            "Upcalls a second that ovs-vswitchd had no room for. Good: 0.",
-            named(rate(LOST)),
-            unit="per second",
+            "Upcalls in the last fifteen minutes that ovs-vswitchd had no room for. Good: 0.",
+            recorded(LOST),
+            unit="count",
+            threshold="OvnwatchUpcallsLost",
         ),
         panels.timeseries(
             "drops",
@@ -228,45 +231,42 @@ UPCALLS = Row(
             "Of the last dump by revalidators. Good: far below 1 s; from 1.3 s on the flow limit shrinks.",
             named(of("ovnwatch_ovs_upcall_dump_seconds"), function="max"),
             unit="seconds",
+            threshold="OvnwatchRevalidationSlow",
         ),
         ten(
             "stream-open",
             "Connections opened",
             "Attempts of ovs-vswitchd a second to open a connection, to its database or a controller. Good: 0, but "
             "for starts. A steady rate: something cannot be reached.",
-            events("stream_open"),
+            named(rate(EVENTS, 'event="stream_open"')),
             unit="per second",
             width=8,
         ),
         ten(
             "rconn-overflow",
             "OpenFlow messages dropped",
-            "Messages a second that were dropped because the other side read too slowly. Good: 0.",
-            events("rconn_overflow"),
-            unit="per second",
+            "Messages in the last fifteen minutes that were dropped because the other side read too slowly. Good: 0.",
+            recorded(OVERFLOWED),
+            unit="count",
+            threshold="OvnwatchOvsMessagesOverflowed",
             width=8,
         ),
         ten(
             "rconn-discarded",
             "OpenFlow messages discarded",
-            "Messages a second that were thrown away when a connection to a controller was lost. Good: 0.",
-            events("rconn_discarded"),
-            unit="per second",
+            "Messages in the last fifteen minutes that were thrown away with a lost connection. Good: 0.",
+            recorded(DISCARDED),
+            unit="count",
+            threshold="OvnwatchOvsMessagesDiscarded",
             width=8,
         ),
     ],
 )
 
 
-def worst(heading: str, reading: str, unit: str = "count", threshold: str = "", decimals: int | None = None) -> Column:
-    """A column of the table of nodes, from a reading of the whole range."""
-    return Column(heading, named(reading, function="max"), unit, threshold, decimals=decimals)
-
-
-def most_cpu(daemon: str) -> str:
-    """The greatest use of two minutes, looked at each minute."""
-    selected = of(CPU, f'daemon="{daemon}"')
-    return f"max_over_time(rate({selected}[2m])[$__range:1m])"
+def worst(heading: str, name: str, unit: str = "count", threshold: str = "", matchers: str = "") -> Column:
+    """A column of the table of nodes: the most in the range."""
+    return Column(heading, recorded(name, matchers, "$__range"), unit, threshold)
 
 
 NODES = Row(
@@ -276,19 +276,19 @@ NODES = Row(
         panels.table(
             "nodes-compared",
             "Nodes",
-            "The greatest values of the range, and what was counted in it, the busiest node first. Good: no node "
-            "stands out. A node's name leads to its own board.",
+            "The greatest values of the range; what is counted is so in fifteen minutes. The busiest node first. "
+            "Good: no node stands out. A node's name leads to its own board.",
             [
-                worst("CPU, ovs-vswitchd", most_cpu("ovs-vswitchd"), "ratio"),
-                worst("CPU, ovsdb-server", most_cpu("ovsdb-server"), "ratio"),
-                worst("Memory, ovs-vswitchd", most(MEMORY, 'daemon="ovs-vswitchd"'), "bytes"),
-                worst("Memory, ovsdb-server", most(MEMORY, 'daemon="ovsdb-server"'), "bytes"),
-                worst("Flows", most(FLOWS)),
-                worst("Rules, br-int", most(RULES, BR_INT)),
-                worst("Rules, others", most(RULES, OTHER_BRIDGES)),
-                worst("Lost on their way up", gained(LOST), decimals=0),
-                worst("Dropped messages", gained(EVENTS, 'event="rconn_overflow"'), decimals=0),
-                worst("Discarded messages", gained(EVENTS, 'event="rconn_discarded"'), decimals=0),
+                worst("CPU, ovs-vswitchd", CPUS["ovs-vswitchd"], "ratio", "OvnwatchOvsCpuHigh"),
+                worst("CPU, ovsdb-server", CPUS["ovsdb-server"], "ratio", "OvnwatchOvsdbCpuHigh"),
+                worst("Memory, ovs-vswitchd", MEMORY, "bytes", "OvnwatchOvsMemoryHigh", VSWITCHD),
+                worst("Memory, ovsdb-server", MEMORY, "bytes", "OvnwatchOvsMemoryHigh", 'daemon="ovsdb-server"'),
+                worst("Flows", FLOWS, threshold="OvnwatchDatapathFlowsHigh"),
+                worst("Rules, br-int", RULES_INSIDE, threshold="OvnwatchIntegrationBridgeRulesHigh"),
+                worst("Rules, external", RULES_OUTSIDE, threshold="OvnwatchExternalBridgeRulesHigh"),
+                worst("Lost on their way up", LOST, threshold="OvnwatchUpcallsLost"),
+                worst("Dropped messages", OVERFLOWED, threshold="OvnwatchOvsMessagesOverflowed"),
+                worst("Discarded messages", DISCARDED, threshold="OvnwatchOvsMessagesDiscarded"),
                 Column("Restarts", named(STARTED)),
             ],
             rows={"k8s_node": "Node"},
@@ -390,10 +390,15 @@ INSIDE = Row(
         panels.timeseries(
             "limit-hit",
             "Flow limit hit",
-            "Times a second that a flow was refused or that all were killed because of the limit. Good: 0.",
-            [Query(events(f"upcall_flow_limit_{each}"), f"{{{{k8s_node}}}} {each}") for each in ("hit", "kill")],
-            unit="per second",
+            "Times in the last fifteen minutes that a flow was refused, or all were killed, because of the limit. "
+            "Good: 0.",
+            [
+                Query(top(recorded(LIMIT_HITS)), "{{k8s_node}} refused"),
+                Query(top(recorded(LIMIT_KILLS)), "{{k8s_node}} killed"),
+            ],
+            unit="count",
             size=Size(8, 7),
+            threshold="OvnwatchFlowLimitReached",
         ),
         panels.timeseries(
             "memory-items",

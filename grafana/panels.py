@@ -101,7 +101,9 @@ def timeseries(
         valueMin=0,
         overrides=list(overrides),
         extraJson={
-            "fieldConfig": {"defaults": {"noValue": looks.NO_VALUE}},
+            "fieldConfig": {
+                "defaults": {"noValue": looks.NO_VALUE, "custom": {"axisSoftMax": looks.LEAST_TOP.get(unit, 0)}}
+            },
             "options": {"legend": {"showLegend": True, "sortBy": CALCS[calcs[0]], "sortDesc": calcs[0] != "min"}},
         },
     )

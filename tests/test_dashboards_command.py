@@ -29,8 +29,11 @@ each_board = pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
 def rendered(tmp_path: Path, form: str, *argv: str) -> dict[str, Any]:
     assert command.main(["render", f"--form={form}", f"--output-dir={tmp_path}", *argv]) == 0
     files = [file for file in tmp_path.rglob("*") if file.is_file()]
-    read = {".json": json.loads, ".yaml": yaml.safe_load}
-    return {str(file.relative_to(tmp_path)): read[file.suffix](file.read_text()) for file in files}
+    return {str(file.relative_to(tmp_path)): read(file) for file in files}
+
+
+def read(file: Path) -> Any:
+    return json.loads(file.read_text()) if file.suffix == ".json" else yaml.safe_load(file.read_text())
 
 
 # --- forms
@@ -230,7 +233,7 @@ class Fake:
             self.posts.append(request.path)
             return self.take(request.path, json.loads(request.data))
         kind, _, uid = request.path.removeprefix("/api/").rpartition("/")
-        there = {"folders": self.folders, "dashboards/uid": self.boards}[kind].get(uid)
+        there = self.folders.get(uid) if kind == "folders" else self.boards.get(uid)
         return Response(json.dumps(there), 200) if there else Response('{"message": "not found"}', 404)
 
     def take(self, path: str, body: dict[str, Any]) -> Response:
