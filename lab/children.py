@@ -76,6 +76,10 @@ class Children:
         watch.add_done_callback(self._watches.discard)
         return child
 
+    def named(self, name: str) -> Child:
+        """The last one that was started under a name; KeyError if none was."""
+        return {each.name: each for each in self._children}[name]
+
     async def kill(self, child: Child) -> None:
         """End a child with SIGKILL and wait until it is gone."""
         child.wanted = False
