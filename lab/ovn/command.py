@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     common = Parser(add_help=False)
     common.add_argument("--prefix", type=_prefix, default=PREFIX, help="of its namespaces; one lab each [%(default)s]")
     common.add_argument("--dir", type=_folder, help="its files [/run/ovnwatch-lab/PREFIX]")
-    subs = parser.add_subparsers(required=True, metavar="up|down|status|exec|demo", parser_class=Parser)
+    subs = parser.add_subparsers(required=True, metavar="up|down|status|exec|demo|alarms", parser_class=Parser)
     sub = subs.add_parser("up", parents=[common], help="build it, or start what of it does not run")
     sub.add_argument("--chassis", type=_chassis, default=3, help=f"how many, {MOST_CHASSIS} at most [%(default)s]")
     raft = sub.add_argument("--raft", type=int, default=1, choices=(1, MOST_CENTRALS), help="members of the databases")
@@ -64,6 +64,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--once", action="store_true", help="end after the script: 0 all was seen, 2 it was not")
     sub.add_argument("--keep", action="store_true", help="keep the folder with configurations, data and logs")
     sub.set_defaults(work=_demo)
+    sub = subs.add_parser("alarms", help="break a lab of its own and see that each alert arrives, and none before")
+    sub.add_argument("--prefix", type=_prefix, default="owalarm", help="of its namespaces [%(default)s]")
+    sub.add_argument("--quiet", type=float, default=10.0, metavar="SECONDS", help="of nothing broken [%(default)s]")
+    sub.add_argument("--keep", action="store_true", help="keep the folder with configurations, data and logs")
+    sub.set_defaults(work=_alarms)
     sub = subs.add_parser("exec", parents=[common], help="run a command on a host of it: exec ch1 -- ovs-vsctl show")
     sub.usage = "%(prog)s [-h] [--prefix PREFIX] [--dir DIR] HOST -- COMMAND"
     sub.add_argument("host", help="ch1, w1, central1, outside")
@@ -115,6 +120,11 @@ def _status(args: argparse.Namespace) -> int:
 def _demo(args: argparse.Namespace) -> int:
     demo = importlib.import_module("lab.ovn.demo")  # takes a second, and no other command needs it
     return int(demo.main(args, Lab(args.prefix, run.default_folder(args.prefix))))
+
+
+def _alarms(args: argparse.Namespace) -> int:
+    alarms = importlib.import_module("lab.ovn.alarms")
+    return int(alarms.main(args, alarms.lab_of(args.prefix)))
 
 
 def _exec(args: argparse.Namespace) -> int:

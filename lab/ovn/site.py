@@ -4,7 +4,7 @@ Each is in its host's namespace and is asked and scraped by the management netwo
 """
 
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -199,11 +199,19 @@ def config(lab: Lab, exporter: Exporter) -> dict[str, Any]:
 # --- running it
 
 
-async def build(stack: AsyncExitStack, children: Children, lab: Lab, prometheus: str) -> Site:
-    """Start it all on the hosts of a lab that is up."""
+async def build(
+    stack: AsyncExitStack,
+    children: Children,
+    lab: Lab,
+    prometheus: str,
+    *,
+    more: Iterable[Exporter] = (),
+    alertmanager: str = "",
+) -> Site:
+    """Start it all, and `more` node exporters, on the hosts of a lab that is up. alertmanager: its address, if any."""
     session = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)))
     port = stack.enter_context(closing(hold_port())).getsockname()[1]
-    site = Site(lab, children, session, {each.name: each for each in exporters(lab)}, port)
+    site = Site(lab, children, session, {each.name: each for each in (*exporters(lab), *more)}, port)
     for each in site.exporters.values():
         argv = FLAGS[each.command](lab, each) if each.command in FLAGS else _prober(site, each)
         variables = {"HOSTNAME": each.name, "STATE_DIRECTORY": str(children.folder / "state")}
@@ -212,7 +220,7 @@ async def build(stack: AsyncExitStack, children: Children, lab: Lab, prometheus:
         inside = ["ip", "netns", "exec", lab.namespace(each.host)]
         told = environ(**variables, **topology.environ(lab, each.host))
         await children.start(each.name, [*inside, *OVNWATCH, each.command, *argv], told)
-    await _scrape(site, prometheus)
+    await _scrape(site, prometheus, alertmanager)
     return site
 
 
@@ -240,14 +248,14 @@ def _migration(lab: Lab, exporter: Exporter) -> list[str]:
 FLAGS: Mapping[str, Callable[[Lab, Exporter], list[str]]] = {"node": _node, "migration": _migration}
 
 
-async def _scrape(site: Site, program: str) -> None:
+async def _scrape(site: Site, program: str, alertmanager: str) -> None:
     folder: Path = site.children.folder
     if rules.main(["--output-dir", str(folder / "rules"), f"--scale-for={SCALE_FOR}"]):
         raise NotReadyError("the rules could not be written")
     jobs: dict[str, list[str]] = {}
     for each in site.exporters.values():
         jobs.setdefault(f"ovnwatch-{each.command}", []).append(site.address(each, each.web))
-    text = monitoring.prometheus_config(jobs, "", folder / "rules")
+    text = monitoring.prometheus_config(jobs, alertmanager, folder / "rules")
     (folder / "prometheus.yaml").write_text(text, encoding="utf-8")
     command = monitoring.command("prometheus", program, folder, site.prometheus)
     await site.children.start("prometheus", command, environ())
