@@ -38,11 +38,13 @@ check: .venv/.ready ## style, types, import directions, and that generated files
 	diff -u docs/metrics.md $(GENERATED)/metrics.md
 	$(PYTHON_OF) -m grafana --output-dir $(GENERATED)/dashboards
 	diff -ru grafana/dashboards $(GENERATED)/dashboards
+	$(PYTHON_OF) -m manifests --check
 
 generate: .venv/.ready ## write generated files anew
 	$(PYTHON_OF) -m alerts.command
 	$(PYTHON_OF) -m alerts.reference
 	$(PYTHON_OF) -m grafana
+	$(PYTHON_OF) -m manifests
 
 bench: .venv/.ready ## what it costs, as ratios to what others need on the same machine; into build/bench.json too
 	$(PYTHON_OF) -m tests.bench $(ARGS)
@@ -56,7 +58,7 @@ soak: .venv/.ready ## hundreds of interruptions of each kind, ten thousand strea
 
 clean: ## remove what make and its tools wrote, .venv too
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	find exporters alerts grafana lab tests -name __pycache__ -prune -exec rm -rf {} +
+	find exporters alerts grafana lab manifests tests -name __pycache__ -prune -exec rm -rf {} +
 
 packages:
 	@lab/setup.sh packages

@@ -44,6 +44,10 @@ ovn-central ovn-northd
 ovn-host ovn-controller
 chromium chromium
 shellcheck shellcheck
+podman podman
+buildah buildah
+runc runc
+debootstrap debootstrap
 END
 }
 
@@ -67,6 +71,41 @@ install() {
     for each in "$@"; do
         systemctl disable "$each" >/dev/null 2>&1 || true
     done
+}
+
+# kubectl 1.32, whose kustomize renders the manifests, into .venv/bin: Debian 12's cannot. It is Debian 13's package,
+# unpacked by an apt with a state of its own, so that this system's stays as it is.
+rendering() {
+    [ ! -x .venv/bin/kubectl ] || return 0
+    for found in $(command -v -p kubectl || command -v kubectl); do
+        if "$found" kustomize --help 2>/dev/null | grep -q enable-helm; then
+            ln -s "$found" .venv/bin/kubectl
+            return 0
+        fi
+    done
+    apt=$(mktemp -d)
+    mkdir -p "$apt/lists/partial" "$apt/archives/partial" "$apt/none"
+    touch "$apt/status"
+    site=$(apt-get indextargets --format '$(SITE)' | head -n 1)
+    key=/usr/share/keyrings/debian-archive-keyring.gpg
+    echo "deb [signed-by=$key] ${site:-http://deb.debian.org/debian} trixie main" >"$apt/sources.list"
+    cat >"$apt/conf" <<END
+Dir::Etc::SourceList "$apt/sources.list";
+Dir::Etc::SourceParts "$apt/none";
+Dir::State::Lists "$apt/lists";
+Dir::State::Status "$apt/status";
+Dir::Cache "$apt";
+APT::Sandbox::User "root";
+Acquire::Languages "none";
+END
+    (
+        cd "$apt"
+        export APT_CONFIG="$apt/conf"
+        { apt-get -qq update && apt-get -qq download kubectl; } >/dev/null 2>&1
+        dpkg-deb --extract kubectl_*.deb root
+    ) && cp "$apt/root/usr/bin/kubectl" .venv/bin/kubectl ||
+        echo "setup: no kubectl 1.32 could be had, so manifests cannot be rendered" >&2
+    rm -rf "$apt"
 }
 
 packages() {
@@ -98,6 +137,7 @@ environment() {
     export PIP_DISABLE_PIP_VERSION_CHECK=1
     .venv/bin/python -m pip install --quiet --require-hashes -r requirements/dev.lock
     .venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+    rendering
     touch .venv/.ready
 }
 

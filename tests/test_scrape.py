@@ -147,7 +147,7 @@ def strict(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     closed = {"additionalProperties": False} if isinstance(schema.get("properties"), dict) else {}
-    return closed | {key: strict(value) for key, value in schema.items()}
+    return closed | {key: strict(value) for key, value in schema.items() if value is not None}  # OpenShift has such
 
 
 def schema_errors(written: dict[str, Any]) -> list[str]:

@@ -1,0 +1,1 @@
+"""What people apply to a cluster, and what writes the part of it that is generated."""
