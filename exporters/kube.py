@@ -18,6 +18,8 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from importlib.metadata import version
+from math import inf
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -113,7 +115,9 @@ class Cluster:
 
     def client(self) -> Any:
         """A kubernetes.client.ApiClient. Raises ConfigError."""
-        return importlib.import_module("kubernetes.client").ApiClient(self.settings())
+        client = importlib.import_module("kubernetes.client").ApiClient(self.settings())
+        client.user_agent = f"ovnwatch/{version('ovnwatch')}"
+        return client
 
     def close(self) -> None:
         self._folder.cleanup()
@@ -132,9 +136,10 @@ def _checked(settings: Any) -> Any:
 
 
 class _Api:
-    """One thread's requests, one at a time. Raises WatchError, AbsentError."""
+    """One thread's requests, one at a time, until `closing`. Raises WatchError, AbsentError."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, closing: threading.Event) -> None:
+        self._closing = closing
         try:
             self._client = cluster.client()
         except ConfigError as error:
@@ -159,6 +164,8 @@ class _Api:
             response = self._client.call_api(*asked, _request_timeout=(CONNECT_SECONDS, seconds)).response
             self._response = response
             try:
+                if self._closing.is_set():  # `stop` came before there was anything to stop
+                    raise WatchError("unreachable", "we end")
                 if response.status != 200:
                     body = response.read1(READ_BYTES, decode_content=False)
                     raise failure(response.status, body, response.headers.get("Retry-After", ""))
@@ -196,7 +203,8 @@ class _State:
     """What a thread and its readers share."""
 
     held: dict[Key, Held] = field(default_factory=dict)
-    heard: float = 0.0
+    heard: float = 0.0  # Unix time
+    heard_at: float = 0.0  # the same moment on the clock that nobody sets
     up: bool = False
     absent: bool = False
     failures: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REASONS, 0))
@@ -206,16 +214,20 @@ class _State:
 class Watch:
     """A thread that keeps what a cluster holds of one resource, from now until `close`.
 
-    `changed` is called in the thread when something may be different; `wall` tells Unix time.
+    `changed` is called in the thread when something may be different; `clock` tells how old things are.
     """
 
     def __init__(
-        self, cluster: Cluster, resource: Resource, changed: Callable[[], None], wall: Callable[[], float] = time.time
+        self,
+        cluster: Cluster,
+        resource: Resource,
+        changed: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.resource = resource
         self._cluster = cluster
-        self._changed = changed
-        self._wall = wall
+        self._tell = changed
+        self._clock = clock
         self._lock = threading.Lock()  # guards the state
         self._state = _State()
         self._api: _Api | None = None
@@ -231,7 +243,8 @@ class Watch:
             state = self._state
             if state.ended and not self._closing.is_set():
                 raise RuntimeError(f"the watch on {self.resource.name} has ended")  # why stands on stderr
-            return Known(dict(state.held), state.heard, state.up, state.absent, dict(state.failures))
+            age = self._clock() - state.heard_at if state.heard else inf
+            return Known(dict(state.held), state.heard, age, state.up, state.absent, dict(state.failures))
 
     def stop(self) -> None:
         """Tell the thread to end; the request it waits for fails."""
@@ -242,6 +255,10 @@ class Watch:
     def close(self) -> None:
         self.stop()
         self._thread.join(1.0)  # a connection that is being made is waited for no longer
+
+    def _changed(self) -> None:
+        if not self._closing.is_set():
+            self._tell()
 
     # The thread.
 
@@ -266,7 +283,7 @@ class Watch:
         """List if that is needed, watch until the end; None, or after a failure the seconds that the server wants."""
         try:
             if self._api is None:
-                self._api = _Api(self._cluster)
+                self._api = _Api(self._cluster, self._closing)
             if not self._version or time.monotonic() - self._listed > RESYNC_SECONDS:
                 self._list(self._api)
             self._watch(self._api)
@@ -314,14 +331,18 @@ class Watch:
             self._state.absent = absent
             self._state.up = up
             if heard:
-                self._state.heard = self._wall()
+                self._heard()
         self._changed()
+
+    def _heard(self) -> float:
+        """What is held is current now, Unix time; with the lock."""
+        self._state.heard, self._state.heard_at = time.time(), self._clock()
+        return self._state.heard
 
     def _list(self, api: _Api) -> None:
         """Raises WatchError, AbsentError."""
         found: dict[Key, Fields] = {}
-        query, version = [*self.resource.selector, ("limit", str(PAGE))], ""
-        more = ""
+        query, as_of, more = [*self.resource.selector, ("limit", str(PAGE))], "", ""
         while True:
             page = self._page(api, [*query, *([("continue", more)] if more else [])])
             for each in page.items or ():
@@ -329,14 +350,14 @@ class Watch:
                 found[key_of(one)] = one
             if len(found) > MOST_OBJECTS or (page.metadata.more and not page.items):
                 raise WatchError("garbled", f"a list of over {len(found)} objects, or without end")
-            version, more = page.metadata.version, page.metadata.more
+            as_of, more = page.metadata.version, page.metadata.more
             if not more:
                 break
-        if not version:
+        if not as_of:
             raise WatchError("garbled", "a list without resourceVersion")
         with self._lock:
-            self._state.held = listed(self._state.held, found, self._wall())
-        self._version, self._listed, self._missed = version, time.monotonic(), 0.0
+            self._state.held = listed(self._state.held, found, time.time())
+        self._version, self._listed, self._missed = as_of, time.monotonic(), 0.0
         self._told(heard=True, up=self._state.up)
 
     def _page(self, api: _Api, query: list[tuple[str, str]]) -> List:
@@ -384,8 +405,7 @@ class Watch:
             case "ADDED" | "MODIFIED" | "DELETED":
                 one = self._read(bytes(event.object))
                 with self._lock:
-                    different = changed(self._state.held, event.type, one, self._wall())
-                    self._state.heard = self._wall()
+                    different = changed(self._state.held, event.type, one, self._heard())
                     if len(self._state.held) > MOST_OBJECTS:
                         raise WatchError("garbled", f"over {MOST_OBJECTS} objects")
                 if different:  # else it is a repetition
@@ -394,7 +414,7 @@ class Watch:
             case "BOOKMARK":
                 self._version = decoded(read_bookmark, bytes(event.object)).metadata.version or self._version
                 with self._lock:
-                    self._state.heard = self._wall()
+                    self._heard()
             case "ERROR":
                 code = decoded(read_status, bytes(event.object)).code
                 raise failure(code, bytes(event.object))

@@ -1,7 +1,8 @@
 """What a Kubernetes API says, read as from a stranger, and what is kept of it. Pure.
 
 1. A list says all there is: what is not in it is gone.
-2. A resourceVersion says nothing but "the same". A version of an object that was left behind is a repetition.
+2. A resourceVersion says nothing but "the same". When a version that was left behind comes again, there is no order in
+   what is told, and only a new list says what is so.
 3. What does not have the form it should have is refused as a whole: nothing is guessed.
 """
 
@@ -9,6 +10,7 @@ import contextlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -80,10 +82,11 @@ class Held(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What is known of a resource. `heard`: Unix time as of which it is, 0.0 while nothing is known."""
+    """What is known of a resource. `heard`: Unix time as of which it is, 0.0 while nothing is known; `age`: seconds."""
 
     objects: Mapping[Key, Held] = {}
     heard: float = 0.0
+    age: float = inf
     up: bool = False
     absent: bool = False
     failures: Mapping[str, int] = dict.fromkeys(REASONS, 0)
@@ -98,7 +101,7 @@ def listed(held: Mapping[Key, Held], found: Mapping[Key, Fields], now: float) ->
 
 
 def changed(held: dict[Key, Held], what: str, each: Fields, now: float) -> bool:
-    """Apply an ADDED, MODIFIED or DELETED event; whether anything is different."""
+    """Apply an ADDED, MODIFIED or DELETED event; whether anything is different. Raises WatchError."""
     key = key_of(each)
     before = held.get(key)
     if what == "DELETED":
@@ -113,12 +116,14 @@ def changed(held: dict[Key, Held], what: str, each: Fields, now: float) -> bool:
 
 
 def _newer(before: Held | None, each: Fields, now: float, *, trusted: bool) -> Held:
-    """The object, unless its version is that which is held or, where a watch tells, one that was left behind."""
+    """The object, unless its version is that which is held. Raises WatchError for one that was left behind."""
     version, uid = each["metadata"].get("resourceVersion", ""), each["metadata"].get("uid", "")
     if before is None or before.uid != uid:
         return Held(each, now, uid, (version,))
-    if version == before.versions[0] or (version in before.versions and not trusted):
+    if version == before.versions[0]:
         return before
+    if version in before.versions and not trusted:
+        raise WatchError("expired", "a version that was left behind came again")
     return Held(each, now, uid, (version, *before.versions)[: MOST_SEEN + 1])
 
 

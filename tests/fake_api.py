@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import random
+import ssl
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -69,7 +70,8 @@ class Collection:
 class FakeApi:
     """On a free port of 127.0.0.1, in a thread of its own; all methods may be called from others."""
 
-    def __init__(self, *, repeat: bool = False, shuffle: bool = False) -> None:
+    def __init__(self, *, repeat: bool = False, shuffle: bool = False, tls: ssl.SSLContext | None = None) -> None:
+        self.tls = tls
         self.repeat, self.shuffle = repeat, shuffle
         self.collections = {name: Collection() for name in ALWAYS}
         self.asked: list[Asked] = []
@@ -135,7 +137,12 @@ class FakeApi:
         content = {
             "current-context": "here",
             "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}],
-            "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{self.port}", **cluster}}],
+            "clusters": [
+                {
+                    "name": "c",
+                    "cluster": {"server": f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}", **cluster},
+                }
+            ],
             "users": [{"name": "u", "user": {"token": TOKEN}}],
         }
         path.write_text(yaml.safe_dump(content))
@@ -156,7 +163,7 @@ class FakeApi:
         app.router.add_get("/{tail:.*}", self._get)
         runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=self.tls)
         await site.start()
         self.port = runner.addresses[0][1]
         return runner
@@ -336,8 +343,8 @@ def _number(version: str) -> int:
 
 
 @contextlib.contextmanager
-def serving(*, repeat: bool = False, shuffle: bool = False) -> Iterator[FakeApi]:
-    api = FakeApi(repeat=repeat, shuffle=shuffle)
+def serving(*, repeat: bool = False, shuffle: bool = False, tls: ssl.SSLContext | None = None) -> Iterator[FakeApi]:
+    api = FakeApi(repeat=repeat, shuffle=shuffle, tls=tls)
     try:
         yield api
     finally:

@@ -13,6 +13,11 @@ import pytest
 from exporters import catalog, options, targets
 from exporters.bastion import settings as bastion
 from exporters.bastion.page import KINDS
+from exporters.migration.kinds import KINDS as MIGRATIONS
+from exporters.migration.members import KIND as MICROOVN
+from exporters.migration.names import NODE
+from exporters.migration.resources import rules
+from exporters.migration.settings import WATCHED
 from exporters.node.collectors import COLLECTORS
 from exporters.node.settings import OWN
 from exporters.peer.settings import OPTIONS, load_peer
@@ -34,6 +39,16 @@ def test_the_readmes_table_of_what_is_a_bastions_own_is_right() -> None:
 def test_the_readmes_tables_of_the_node_exporter_are_right() -> None:
     assert options.markdown(OWN) in README
     assert all(f"| `{name}` | {collector.line} |" in README for name, collector in COLLECTORS.items())
+
+
+def test_the_readmes_tables_of_the_migration_exporter_are_right() -> None:
+    assert options.markdown(WATCHED) in README
+    assert all(f"| `{kind}` |" in README for kind in (*MIGRATIONS, NODE, MICROOVN))
+    names: dict[tuple[str, str], list[str]] = {}
+    for group, plural, only in rules():
+        names.setdefault((group, plural), []).extend([f"`{only}`"] if only else [])
+    for (group, plural), wanted in names.items():
+        assert f"| {f'`{group}`' if group else 'core'} | `{plural}` | {', '.join(wanted)} |" in README
 
 
 def test_the_readmes_variables_of_a_bastion_are_good(tmp_path: Path) -> None:

@@ -39,11 +39,12 @@ class Members:
         self._path = path
         self._phases = phases
         self._record = record
-        self._since = time.time()
+        self._since, self._heard_at = time.time(), time.monotonic()
         self._known = Known()
 
     def known(self) -> Mapping[str, Known]:
-        return {KIND: self._known}
+        known = self._known
+        return {KIND: known._replace(age=time.monotonic() - self._heard_at) if known.heard else known}
 
     async def run(self) -> None:
         """For ever."""
@@ -57,21 +58,22 @@ class Members:
             async with asyncio.timeout(ANSWER_SECONDS):
                 state = await self._state()
         except (UnheardError, TimeoutError) as error:
-            self.failed(error.reason if isinstance(error, UnheardError) else "timeout", str(error), time.time())
+            reason = error.reason if isinstance(error, UnheardError) else "timeout"
+            self.failed(reason, str(error), time.monotonic() - self._heard_at)
         else:
+            self._heard_at = time.monotonic()
             self._known = self._known._replace(heard=time.time(), up=True)
             self._enter(state, self._known.heard)
         await self._record.save()
 
-    def failed(self, reason: str, said: str, now: float) -> None:
-        """What was last known counts for so long, and no longer."""
+    def failed(self, reason: str, said: str, age: float) -> None:
+        """What was last known, so many seconds ago, may not count any more."""
         if self._known.up or not any(self._known.failures.values()):
             log.warning("MicroOVN at %s: %s", self._path, said or reason)
         failures = {**self._known.failures, reason: self._known.failures[reason] + 1}
         self._known = self._known._replace(up=False, failures=failures)
-        since = self._known.heard or self._since
-        if now - since > UNKNOWN_SECONDS:
-            self._enter(State(), since)
+        if age > UNKNOWN_SECONDS:
+            self._enter(State(), self._known.heard or self._since)
 
     def _enter(self, state: State, at: float) -> None:
         self._phases.progress[KIND] = state.progress

@@ -14,6 +14,7 @@ from exporters.migration.kinds import ASKED, HUNG, MCO, OTHERS, OVNK, RELEASE
 from exporters.objects import Fields, Resource
 
 Name = Annotated[str, Meta(max_length=253, pattern="^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")]
+Holder = Annotated[str, Meta(max_length=253, pattern="^([a-z0-9]([a-z0-9.-]*[a-z0-9])?)?$")]
 Word = Annotated[str, Meta(max_length=256)]
 Count = Annotated[int, Meta(ge=0, lt=1 << 53)]
 MOST_ITEMS = 1000  # conditions, versions, addresses: of one object
@@ -32,7 +33,7 @@ class _Metadata(TypedDict, total=False):
 class _Condition(TypedDict, total=False):
     type: Word
     status: Word
-    reason: Word | None
+    reason: str | None  # of some operators it is a list of reasons
 
 
 _Conditions = Annotated[list[_Condition], Meta(max_length=MOST_ITEMS)] | None
@@ -44,7 +45,7 @@ class _Version(TypedDict):
 
 
 class _Item(TypedDict):
-    node: Name
+    node: Holder
     egressIP: Annotated[str, Meta(max_length=64)]
 
 

@@ -115,13 +115,13 @@ class Seen:
         if "egressip" in more and self.egress is not None:
             self.egress[str(more["egressip"]), str(more["address"])] = str(more["to"])
 
-    def step(self, known: Mapping[str, Known], now: float) -> list[Change]:
-        """What changed up to `now` (Unix time), in order; `known` is by resource."""
-        fresh = {name for name, each in known.items() if each.heard and now - each.heard <= UNKNOWN_SECONDS}
+    def step(self, known: Mapping[str, Known], now: float, running: float) -> list[Change]:
+        """What changed up to `now` (Unix time), in order; `known` is by resource. We run for so many seconds."""
+        fresh = {name for name, each in known.items() if each.age <= UNKNOWN_SECONDS}
         changes = [
-            *self._nodes(known["nodes"], "nodes" in fresh, now),
+            *self._nodes(known["nodes"], "nodes" in fresh, now, running),
             *self._egress(known["egressips"], "egressips" in fresh),
-            *(change for kind in KINDS for change in self._kind(kind, known, fresh, now)),
+            *(change for kind in KINDS for change in self._kind(kind, known, fresh, now, running)),
         ]
         told = [each.object for name in CONDITIONS if name in fresh for each in known[name].objects.values()]
         self.conditions = conditions(told)
@@ -138,10 +138,11 @@ class Seen:
             yield Gap(self._missing_since, now)
             self._missing_since = None
 
-    def _lost(self, names: Iterable[str], known: Mapping[str, Known], now: float) -> float | None:
+    def _lost(self, names: Iterable[str], known: Mapping[str, Known], running: float) -> float | None:
         """Since when it is unknown what these hold; None while what was last known counts, or we have just begun."""
-        since = min(known[name].heard or self._heard.get(name, self._started) for name in names)
-        return since if now - max(since, self._started) > UNKNOWN_SECONDS else None
+        if max(min(known[name].age, running) for name in names) <= UNKNOWN_SECONDS:
+            return None
+        return min(known[name].heard or self._heard.get(name, self._started) for name in names)
 
     def _tell(self, kind: str, node: str, name: str, rolls: bool, at: float) -> Iterator[Phase]:
         before = self.shown.get((kind, node), (NONE, False))
@@ -153,10 +154,12 @@ class Seen:
 
     # -- kinds of migration of the whole cluster
 
-    def _kind(self, kind: str, known: Mapping[str, Known], fresh: Iterable[str], now: float) -> Iterator[Phase]:
+    def _kind(
+        self, kind: str, known: Mapping[str, Known], fresh: Iterable[str], now: float, running: float
+    ) -> Iterator[Phase]:
         needed = NEEDS[kind]
         if not all(name in fresh for name in needed):
-            lost = self._lost(needed, known, now)
+            lost = self._lost(needed, known, running)
             if lost is not None:
                 self.states.pop(kind, None)
                 yield from self._tell(kind, "", NONE, False, lost)
@@ -179,9 +182,9 @@ class Seen:
 
     # -- nodes
 
-    def _nodes(self, known: Known, fresh: bool, now: float) -> Iterator[Change]:
+    def _nodes(self, known: Known, fresh: bool, now: float, running: float) -> Iterator[Change]:
         if not fresh:
-            lost = self._lost(["nodes"], {"nodes": known}, now)
+            lost = self._lost(["nodes"], {"nodes": known}, running)
             self.known_nodes &= lost is None
             for _, name in [key for key in sorted(self.shown) if key[0] == NODE and lost is not None]:
                 yield from self._tell(NODE, name, NONE, False, lost or now)

@@ -34,14 +34,23 @@ RECALLED_SECONDS = 300.0  # of the journal before it was saved last
 class Watching(Collector):
     """All watches on a cluster, from `run` until `close`; phases and events go into the journal, the rest is metrics.
 
-    `show` makes a label of an address.
+    `show` makes a label of an address; `clock` tells how old things are.
     """
 
-    def __init__(self, cluster: Cluster, phases: Phases, record: Record, show: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        phases: Phases,
+        record: Record,
+        show: Callable[[str], str],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._cluster = cluster
         self._phases = phases
         self._record = record
         self._show = show
+        self._clock = clock
+        self._began = clock()
         self._catalog = catalog.load()
         self._watches: list[Watch] = []
         self._woken = asyncio.Event()
@@ -54,9 +63,10 @@ class Watching(Collector):
         loop = asyncio.get_running_loop()
 
         def changed() -> None:
-            loop.call_soon_threadsafe(self._woken.set)
+            if not self._woken.is_set():  # else it has not been looked at yet what the watch has changed just now
+                loop.call_soon_threadsafe(self._woken.set)
 
-        self._watches = [Watch(self._cluster, each, changed) for each in RESOURCES]
+        self._watches = [Watch(self._cluster, each, changed, self._clock) for each in RESOURCES]
         while True:
             await self._settled()
             await self.step(time.time())
@@ -81,7 +91,7 @@ class Watching(Collector):
     async def step(self, now: float) -> None:
         """Judge what is known at that Unix time."""
         self._known = {each.resource.name: each.known() for each in self._watches}
-        changes = self.seen.step(self._known, now)
+        changes = self.seen.step(self._known, now, self._clock() - self._began)
         for each in changes:
             self._enter(each)
         self._phases.failing = self.seen.failing()
@@ -148,9 +158,9 @@ class Watched(Collector):
 
     def collect(self) -> Iterator[Metric]:
         known = {name: each for source in self._sources for name, each in source().items()}
-        there, now = {name: each for name, each in known.items() if not each.absent}, time.time()
+        there = {name: each for name, each in known.items() if not each.absent}
         yield _family(self._catalog, "ovnwatch_watch_up", (((name,), float(each.up)) for name, each in there.items()))
-        ages = (((name,), max(0.0, now - each.heard)) for name, each in there.items() if each.heard)
+        ages = (((name,), each.age) for name, each in there.items() if each.heard)
         yield _family(self._catalog, "ovnwatch_watch_age_seconds", ages)
         yield _family(
             self._catalog, "ovnwatch_watch_objects", (((name,), len(each.objects)) for name, each in there.items())
