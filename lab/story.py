@@ -10,9 +10,8 @@ from alerts.report.read import Told, told
 from exporters.calibrate.injection import Truth
 from exporters.history.items import Item
 from exporters.history.source import Remote
-from exporters.verdict.explain import SETTLE
 
-SLACK = 1.0  # seconds before an interruption in which an outage may have begun that it made
+SLACK = 1.0  # seconds before and after an interruption in which an outage may have begun that it made
 
 
 class Deed(NamedTuple):
@@ -42,7 +41,8 @@ def made_by(outage: Mapping[str, Any], deeds: Iterable[Deed], begin: float) -> D
     for deed in deeds:
         if key in deed.truths:
             start, end = deed.truths[key]
-            if start.before - SLACK <= begin <= end.after + SETTLE:
+            lasted = begin + outage["seconds"][2] >= start.after  # else it was over before
+            if start.before - SLACK <= begin <= end.after + SLACK and lasted:
                 made = deed
     return made
 

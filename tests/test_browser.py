@@ -447,7 +447,7 @@ def test_phases_have_lanes_of_their_own_above_the_others(browser: Browser, play:
         expect(page.locator(".hrow", has_text="restart of ovs-vswitchd")).to_contain_text("node-2")
         expect(page.locator(".hrow", has_text="<b>reboot</b>")).to_have_count(1)
         expect(page.locator("#verdict")).to_have_text("1 of 27 streams down")
-        page.locator(".lane .ev.phase").first.click()
+        page.locator(".lane .wname").first.click()
         expect(page.locator("#detail")).to_contain_text("phase: node-2")
         expect(page.locator("#detail")).to_contain_text("<b>reboot</b>")
 

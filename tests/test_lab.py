@@ -363,6 +363,9 @@ def test_exec_is_on_the_host_and_knows_where_its_daemons_are(lab: Lab) -> None:
     assert (missing.returncode, missing.stderr) == (127, "ovnwatch lab: exec: no command 'nosuchcmd'\n")
     nothing = ovnwatch(lab, "exec", "ch2", "--")
     assert (nothing.returncode, "wants a command" in nothing.stderr) == (1, True)
+    other = ovnwatch(Lab("ownone", Path("/run/ovnwatch-lab/ownone")), "status")
+    said = "ovnwatch lab: there is no lab with prefix ownone; `ovnwatch lab up --prefix ownone` makes one\n"
+    assert (other.returncode, other.stderr) == (1, said)
     wrong = ovnwatch(lab, "exec", "ch9", "--", "true")
     assert (wrong.returncode, "no host 'ch9'" in wrong.stderr) == (1, True)
 

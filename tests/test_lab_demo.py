@@ -1,7 +1,9 @@
 """The lab's demo: what it runs and asks for, what it takes for seen; then all of it, in a real OVN."""
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from box import run
 from running import CODE
 
+from exporters.calibrate import namespaces
 from exporters.calibrate.injection import Bracket
 from exporters.settings import Stream
 from lab import judge
@@ -115,3 +118,17 @@ def test_in_a_real_ovn_all_is_seen() -> None:
     assert done.stdout.splitlines()[-1].startswith("PASS: each outage is rightly explained")
     assert "0 unexplained" in done.stdout or "busy machine's" in done.stdout
     assert f"{EGRESS[0]}  {EGRESS[1]}" in done.stdout
+
+
+@pytest.mark.needs_root(*PROGRAMS)
+@pytest.mark.system("prometheus", "prometheus-alertmanager")
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.5, 1.0])
+def test_ctrl_c_at_once_leaves_nothing_behind(seconds: float) -> None:
+    line = [sys.executable, "-c", CODE, "lab", "demo", "--once", "--prefix", "owcc"]
+    running = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    time.sleep(seconds)  # before it could see to signals itself
+    running.send_signal(signal.SIGINT)
+    said, _ = running.communicate(timeout=60)
+    assert (running.returncode, "Traceback" in said) in ((1, False), (-signal.SIGINT, True)), said
+    assert not [each for each in namespaces.there() if each.startswith("owcc-")]

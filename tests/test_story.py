@@ -38,6 +38,7 @@ LOCAL = "127.0.0.1"
 def outage(node: str = "n1", verdict: str = "expected", **more: Any) -> dict[str, Any]:
     place = {"source": "a", "target": "b", "path": "pod", "protocol": "tcp"}
     plain = {"id": "o", **place, "nodes": ["n0", "n1"], "verdict": verdict, "node": node, "left_seconds": 0}
+    plain["seconds"] = [1.8, 1.9, 2.0]
     return {**plain, **more}
 
 
@@ -54,12 +55,13 @@ DEED = Deed("a step", "n1", {"a|b|pod|tcp|4": (Bracket(100.0, 100.1), Bracket(10
         ([outage(left_seconds=1.0)], 1, 0),
         ([outage(nodes=["n0"], verdict="collateral")], 0, 0),
         ([outage(), outage(id="late", verdict="unexplained", node="")], 0, 1),
+        ([outage(), outage(id="early", verdict="unexplained", node="", seconds=[0, 0.1, 0.2])], 0, 1),
         ([outage(target="c", verdict="unexplained", node="")], 1, 1),  # and the step has none
         ([], 1, 0),
     ],
 )
 def test_what_is_rightly_explained(told: list[dict[str, Any]], wrong: int, strays: int) -> None:
-    begins = {"o": 100.3, "late": 300.0}
+    begins = {"o": 100.3, "late": 300.0, "early": 99.5}
     found = story.misexplained({"outages": told}, [DEED], begins)
     assert tuple(map(len, found)) == (wrong, strays)
 

@@ -217,7 +217,7 @@ export class Timeline {
     const width = Math.max(right - left, TINY);
     const bar = svg("rect", { class: `ev phase ${event.cause === "event" ? "moment" : ""}`, "data-id": id, x: left, y: 4, width, height: LANE - 8, rx: 3 },
       svg("title", {}, `${event.text} of ${fromTo(event)}, ${clock(event.start[0], 1)}`));
-    return width > 30 ? [bar, svg("text", { class: "wname", x: left + 5, y: LANE - 8 }, event.text.slice(0, Math.floor(width / 7)))] : [bar];
+    return width > 30 ? [bar, svg("text", { class: "wname", "data-id": id, x: left + 5, y: LANE - 8 }, event.text.slice(0, Math.floor(width / 7)))] : [bar];
   }
 
   // Its sure part is full, its edges fade out over the time in which it may have begun or ended.
