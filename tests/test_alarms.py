@@ -1,4 +1,4 @@
-"""Real faults in a real OVN: do the alerts arrive at an Alertmanager's webhook, and none while nothing is broken?"""
+"""Real faults in a real OVN: do alerts arrive at a real Alertmanager's webhook, and none while nothing is broken?"""
 
 import os
 import re

@@ -18,6 +18,7 @@ from .measure import FULL, ROOT, SHORT, BenchError, Effort, Result
 from .metrics import metrics
 from .node import node
 from .probes import probes
+from .rules import rules
 from .scheduler import scheduler
 from .watching import watching
 
@@ -27,6 +28,7 @@ BENCHMARKS: dict[str, Callable[[Effort], list[Result]]] = {
     "metrics": metrics,
     "node": node,
     "watching": watching,
+    "rules": rules,
 }
 
 
