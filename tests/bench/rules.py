@@ -23,10 +23,10 @@ from lab.children import hold_port, plain_environ
 
 from .measure import ROOT, BenchError, Effort, Result, cpu_seconds, result, running
 
-NODES, STREAMS = 500, 12
+NODES, FEW, STREAMS = 500, 20, 12  # few: to see that it runs
 INTERVAL = 30.0  # seconds between evaluations in a cluster of that size
 GOAL = 0.1  # of it
-EVERY = 5  # seconds, here
+EVERY, OFTEN = 5, 1  # seconds, here; often: with few
 EVALUATIONS, SERIES = "prometheus_rule_evaluations_total", "prometheus_tsdb_head_series"
 DOWN = {"ovnwatch_outage_open": 1, "ovnwatch_stream_up": 0, "ovnwatch_last_outage_lower_seconds": 50}
 NOW = "NOW"  # stands for the time at which the page is asked for
@@ -35,7 +35,7 @@ ABSENT = {"ovnwatch_node_phase", "ovnwatch_migration_phase"}  # nothing is under
 ITEMS = {"daemon": "ovs-vswitchd", "bridge": "br-int", "datapath": "system@ovs-system"}
 
 
-def page(*, down: bool) -> bytes:
+def page(nodes: int, *, down: bool) -> bytes:
     """What all exporters of such a cluster say that rules ask for, where nothing else is wrong."""
     known = catalog.load()
     thresholds, recorded = [*known.thresholds.values()], [*known.recorded.values()]
@@ -51,19 +51,19 @@ def page(*, down: bool) -> bytes:
         value = NOW if name in GROWING else value
         lines += [
             f'{name}{{instance="node-{node}:8083",{labels}}} {value}\n'
-            for node in range(NODES)
-            for labels in _series(known.metrics[name].labels, node)
+            for node in range(nodes)
+            for labels in _series(known.metrics[name].labels, node, nodes)
         ]
     return "".join(lines).encode()
 
 
-def _series(names: tuple[str, ...], node: int) -> Iterator[str]:
+def _series(names: tuple[str, ...], node: int, nodes: int) -> Iterator[str]:
     """The labels of each series that a node has of a metric."""
     if "family" not in names:
         yield ",".join(f'{name}="{ITEMS.get(name, f"node-{node}")}"' for name in names)
         return
     for stream in range(STREAMS):
-        own = {"source": f"node-{node}", "target": f"node-{(node + stream // 3 + 1) % NODES}", "path": "pod"}
+        own = {"source": f"node-{node}", "target": f"node-{(node + stream // 3 + 1) % nodes}", "path": "pod"}
         own |= {"protocol": ("http", "tcp", "ws")[stream % 3], "family": "4"}
         yield ",".join(f'{name}="{own.get(name, "")}"' for name in names)
 
@@ -92,19 +92,19 @@ def served(body: bytes) -> Iterator[int]:
         server.server_close()
 
 
-def spent(target: int, seconds: float, files: str) -> tuple[float, float]:
+def spent(target: int, every: int, seconds: float, files: str) -> tuple[float, float]:
     """CPU seconds a second of a Prometheus that scrapes the page and evaluates `files`; whole evaluations a second."""
     with tempfile.TemporaryDirectory(prefix="ow") as name, closing(hold_port()) as holder:
         folder, port = Path(name), int(holder.getsockname()[1])
         address = [{"targets": [f"127.0.0.1:{target}"]}]
         scrape = {"job_name": "bench", "honor_labels": True, "static_configs": address}
-        times = {"scrape_interval": f"{EVERY}s", "scrape_timeout": f"{EVERY}s", "evaluation_interval": f"{EVERY}s"}
+        times = dict.fromkeys(("scrape_interval", "scrape_timeout", "evaluation_interval"), f"{every}s")
         config = {"global": times, "rule_files": [files], "scrape_configs": [scrape]}
         (folder / "prometheus.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
         command = ["prometheus", f"--config.file={folder}/prometheus.yaml", f"--storage.tsdb.path={folder}/data"]
         listen = f"--web.listen-address=127.0.0.1:{port}"
         with running([*command, listen, "--log.level=error"], plain_environ((), {})) as process:
-            _scraped(port)
+            _scraped(port, every)
             began, cpu, before = time.monotonic(), cpu_seconds(process.pid), _told(port, EVALUATIONS)
             time.sleep(seconds)
             lasted = time.monotonic() - began
@@ -112,12 +112,12 @@ def spent(target: int, seconds: float, files: str) -> tuple[float, float]:
             return (cpu_seconds(process.pid) - cpu) / lasted, evaluations / lasted
 
 
-def _scraped(port: int) -> None:
+def _scraped(port: int, every: int) -> None:
     """Wait until all was scraped twice, so that all series are there. Raises BenchError."""
-    for _ in range(12):
-        time.sleep(EVERY)
-        if _told(port, SERIES) > NODES * STREAMS:
-            time.sleep(2 * EVERY)
+    for _ in range(60):
+        time.sleep(every)
+        if _told(port, SERIES) > FEW * STREAMS:
+            time.sleep(2 * every)
             return
     raise BenchError("Prometheus scraped nothing")
 
@@ -136,17 +136,18 @@ def rules(effort: Effort) -> list[Result]:
     """Two lines: the share of a core that evaluations take, with nothing and with everything down."""
     known = catalog.load()
     count = sum(len(each.limits) for each in known.thresholds.values()) + len(known.recorded)
+    nodes, every = (NODES, EVERY) if effort.share else (FEW, OFTEN)
     results = []
     for title, down in (("well", False), ("down", True)):
         ratios: list[float] = []
-        with served(page(down=down)) as target:
+        with served(page(nodes, down=down)) as target:
             for _ in range(min(effort.repeats, 2)):  # a turn takes a minute
-                seconds = effort.window * 4 * EVERY
-                alone, _none = spent(target, seconds, "none.yaml")
-                both, evaluations = spent(target, seconds, str(ROOT / "alerts/rules/*.yaml"))
+                seconds = effort.window * 4 * every
+                alone, _none = spent(target, every, seconds, "none.yaml")
+                both, evaluations = spent(target, every, seconds, str(ROOT / "alerts/rules/*.yaml"))
                 if not evaluations:
                     raise BenchError("Prometheus evaluated nothing")
                 ratios.append(max(both - alone, 0.0001) / (evaluations / count) / INTERVAL)
-        name = f"rules, {NODES} nodes x {STREAMS} streams, all {title}: CPU / an interval of {INTERVAL:g} s"
+        name = f"rules, {nodes} nodes x {STREAMS} streams, all {title}: CPU / an interval of {INTERVAL:g} s"
         results.append(result(name, ratios, GOAL, {"cpu_seconds": round(min(ratios) * INTERVAL, 2), "rules": count}))
     return results
