@@ -13,8 +13,9 @@ from alerts.preflight.ask import ALERT, Alertmanager, AskError, Client
 from alerts.preflight.checks import Check
 from exporters import targets
 from exporters.ends import Parser
-from exporters.history.shown import columns, plain
+from exporters.history.shown import columns
 from exporters.history.source import base_url
+from exporters.plain import plain
 from exporters.verdict.explain import SLACK
 
 CHECKS = ("paths", "clocks", "tokens", "prometheus", "alerts")
