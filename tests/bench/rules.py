@@ -12,7 +12,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -79,7 +79,8 @@ def served(body: bytes) -> Iterator[int]:
             self.send_header("Content-Type", "text/plain; version=0.0.4")
             self.send_header("Content-Length", str(len(now)))
             self.end_headers()
-            self.wfile.write(now)
+            with suppress(ConnectionError):  # Prometheus ended meanwhile, or waits no longer
+                self.wfile.write(now)
 
         def log_message(self, *_: object) -> None: ...
 
