@@ -308,7 +308,7 @@ INVENTORY = Row(
             "speed",
             "Speed of links",
             "The ten slowest that tell one. Good: flat. A fall: a link came back with less than it had.",
-            [Query(f"bottomk(10, {named(of(f'{LINK}_speed_bits_per_second'), 'link')})", "{{k8s_node}} {{link}}")],
+            [Query(f"bottomk(10, 8 * {named(of(f'{LINK}_speed_bytes_per_second'), 'link')})", "{{k8s_node}} {{link}}")],
             unit="bit rate",
             size=Size(6, 8),
             calcs=("min",),
