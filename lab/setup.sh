@@ -88,7 +88,7 @@ rendering() {
     touch "$apt/status"
     site=$(apt-get indextargets --format '$(SITE)' | head -n 1)
     key=/usr/share/keyrings/debian-archive-keyring.gpg
-    echo "deb [signed-by=$key] ${site:-http://deb.debian.org/debian} trixie main" >"$apt/sources.list"
+    echo "deb [signed-by=$key] $site trixie main" >"$apt/sources.list"
     cat >"$apt/conf" <<END
 Dir::Etc::SourceList "$apt/sources.list";
 Dir::Etc::SourceParts "$apt/none";

@@ -206,7 +206,7 @@ def test_the_policy_catches_a_host_that_can_be_written() -> None:
 def test_the_image_has_the_projects_version() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     images = {container(each)["image"] for name in OVERLAYS for each in rendered(name) if each["kind"] in WORKLOADS}
-    assert images == {f"localhost/ovnwatch:{version}"}
+    assert images == {f"localhost/applications/ovnwatch:{version}"}
 
 
 def test_peers_are_on_every_node_and_stay_there() -> None:
