@@ -48,6 +48,8 @@ podman podman
 buildah buildah
 runc runc
 debootstrap debootstrap
+docker-compose docker-compose
+systemd systemd-analyze
 END
 }
 
