@@ -28,6 +28,7 @@ def bench(output: Path, *names: str, path: str | None = None) -> subprocess.Comp
         ("watching", 3),
         pytest.param("probes", 3, marks=[pytest.mark.system, pytest.mark.slow]),
         pytest.param("rules", 2, marks=[pytest.mark.system("prometheus")]),
+        pytest.param("boards", 1, marks=[pytest.mark.system("prometheus", "promtool")]),
         pytest.param("node", 4, marks=[pytest.mark.system(*NODE), pytest.mark.needs_root]),
     ],
 )

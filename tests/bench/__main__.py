@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+from .boards import boards
 from .measure import FULL, ROOT, SHORT, BenchError, Effort, Result
 from .metrics import metrics
 from .node import node
@@ -29,6 +30,7 @@ BENCHMARKS: dict[str, Callable[[Effort], list[Result]]] = {
     "node": node,
     "watching": watching,
     "rules": rules,
+    "boards": boards,
 }
 
 

@@ -1,0 +1,207 @@
+"""What the boards' queries cost a Prometheus that holds six hours of a large site, in seconds of its time.
+
+Only part of the site is made, and what a query took is multiplied to the whole: queries cost by the series they read.
+Blocks are made with promtool; whatever the boards read is in them, of each node and each stream what they have.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from itertools import zip_longest
+from pathlib import Path
+from statistics import median
+
+from exporters import catalog
+from exporters.catalog import Catalog
+from grafana import asking
+from grafana.asking import Asked
+
+from .measure import FULL, ROOT, BenchError, Effort, Result, result, running
+
+SITE = 500  # nodes
+PART, SHORT_PART = 25, 3  # of them that are made
+NEIGHBOURS = 10  # targets of each
+HOURS, SHORT_HOURS = 6.0, 0.5
+SCRAPE, STEP = 60, 30  # seconds
+GOAL = 1.0  # seconds of Prometheus' time
+READY_SECONDS = 60.0
+# How many of something a node has, and what matchers want to find among them.
+COUNTS = {"link": 30, "interface": 25, "event": 40, "collector": 21, "part": 30, "stopwatch": 12, "item": 8, "kind": 5}
+COUNTS |= {"chassis": 50, "table": 20, "reason": 5, "external": 100, "cause": 5, "bond": 1, "core": 4, "cache": 3}
+NAMED: dict[str, Sequence[str]] = {
+    "daemon": ("ovs-vswitchd", "ovsdb-server", "ovn-controller", "ovn-northd"),
+    "bridge": ("br-int", "br-ex"),
+    "event": ("stream_open", "rconn_overflow", "rconn_discarded", "upcall_flow_limit_hit", "upcall_flow_limit_kill"),
+    "stage": ("nb", "sb", "hv"),
+    "run": ("recompute", "compute", "cancel"),
+    "state": ("active", "standby"),
+    "role": ("leader", "follower"),
+    "family": ("4",),
+    "path": ("pod",),
+    "protocol": ("http", "tcp", "ws"),
+    "alertstate": ("firing",),
+    "alertname": ("OvnwatchStreamDown",),
+}
+# What of OVN each node tells; the rest is told by the few that watch its databases.
+EVERYWHERE = re.compile("ovnwatch_ovn_(controller|connected|engine|stopwatch|tunnel)")
+WATCHERS = 3
+Labels = Mapping[str, str]
+
+
+def boards(effort: Effort) -> list[Result]:
+    """One line: the most expensive query of all boards, in seconds of the whole site."""
+    full = effort == FULL
+    nodes, hours = (PART, HOURS) if full else (SHORT_PART, SHORT_HOURS)
+    with tempfile.TemporaryDirectory(prefix="owbench") as name:
+        folder = Path(name)
+        end = time.time() // SCRAPE * SCRAPE - 600
+        blocks(folder, nodes, end - hours * 3600, end)
+        with closing(socket.create_server(("127.0.0.1", 0))) as free:
+            port = int(free.getsockname()[1])
+        (folder / "prometheus.yaml").write_text("{}", encoding="utf-8")
+        command = ["prometheus", f"--config.file={folder}/prometheus.yaml", f"--storage.tsdb.path={folder}/data"]
+        command += [f"--web.listen-address=127.0.0.1:{port}", "--log.level=error", "--storage.tsdb.retention.time=1y"]
+        with running(command, {}):
+            ready(port)
+            costs = {
+                f"{board}: {query.name}": cost(port, query, end, hours * 3600, effort.repeats)
+                for board, query in queries(hours * 3600)
+            }
+    scale = SITE / nodes
+    dear = sorted(costs, key=lambda each: -median(costs[each]))
+    over = [each for each in dear if median(costs[each]) * scale > GOAL]
+    detail = {
+        "queries": len(costs),
+        "over": len(over),
+        "dearest": [f"{each} {median(costs[each]) * scale:.2f} s" for each in dear[: max(5, len(over))]],
+        "nodes": nodes,
+    }
+    name = f"boards' dearest query, {SITE} nodes, {hours:g} h: seconds"
+    return [result(name, [each * scale for each in costs[dear[0]]], GOAL, detail)]
+
+
+def queries(seconds: float) -> Iterator[tuple[str, Asked]]:
+    for file in sorted((ROOT / "grafana/dashboards").glob("*.json")):
+        board = json.loads(file.read_text(encoding="utf-8"))
+        values = asking.timed(seconds, STEP) | {"before": "1h"}
+        yield from ((file.stem, each) for each in asking.asked(board, values))
+
+
+# --- asking
+
+
+def ready(port: int) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=5).close()
+        except (urllib.error.URLError, ConnectionError):
+            time.sleep(0.2)
+        else:
+            return
+    raise BenchError("Prometheus is not ready")
+
+
+def cost(port: int, query: Asked, end: float, seconds: float, repeats: int) -> list[float]:
+    """Seconds that Prometheus says it took, each time. Raises BenchError for one that finds nothing to do or fails."""
+    times = {"time": end} if query.instant else {"start": end - seconds, "end": end, "step": STEP}
+    body = urllib.parse.urlencode({"query": query.expr, "stats": "all", **times}).encode()
+    address = f"http://127.0.0.1:{port}/api/v1/query{'' if query.instant else '_range'}"
+    spent = []
+    for _ in range(min(repeats, 3)):
+        try:
+            with urllib.request.urlopen(address, body, timeout=120) as answer:
+                spent.append(float(json.loads(answer.read())["data"]["stats"]["timings"]["evalTotalTime"]))
+        except urllib.error.HTTPError as error:
+            raise BenchError(f"{query.name}: {error.read(300)!r}") from None
+    return spent
+
+
+# --- what there is
+
+
+def blocks(folder: Path, nodes: int, begin: float, end: float) -> None:
+    """Write the data and let promtool make blocks of it. Raises BenchError."""
+    text = folder / "data.om"
+    with text.open("w", encoding="ascii") as file:
+        for lines in families(catalog.load(), nodes, begin, end):
+            file.write(lines)
+        file.write("# EOF\n")
+    command = ["promtool", "tsdb", "create-blocks-from", "openmetrics", str(text), str(folder / "data")]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=900)
+    text.unlink()
+    if done.returncode:
+        raise BenchError(f"promtool: {done.stderr[-300:]}")
+
+
+def families(known: Catalog, nodes: int, begin: float, end: float) -> Iterator[str]:
+    """The lines of all that boards read, a metric at a time."""
+    names: set[str] = set()
+    for _, query in queries(3600):
+        names |= catalog.metrics_in(query.expr)
+    times = [f"{begin + SCRAPE * n:.0f}" for n in range(int((end - begin) / SCRAPE) + 1)]
+    rising, flat = [f" {n * 0.1:.1f} {each}\n" for n, each in enumerate(times)], [f" 1 {each}\n" for each in times]
+    for name in sorted(names):
+        metric = known.metrics.get(name.removesuffix("_bucket"))
+        counts = metric is not None and metric.kind in ("counter", "histogram")
+        for labels in series(known, name, nodes):
+            head = name + "{" + ",".join(f'{label}="{value}"' for label, value in labels.items()) + "}"
+            yield head + head.join(rising if counts else flat)
+
+
+def series(known: Catalog, name: str, nodes: int) -> Iterator[Labels]:
+    """The series of a metric on so many nodes, as its labels tell what it is about."""
+    metric = known.metrics.get(name.removesuffix("_bucket"))
+    recorded = known.recorded.get(name)
+    labels = metric.labels if metric else recorded.labels if recorded else ("alertname", "alertstate", "target")
+    central = name.startswith("ovnwatch_ovn_") and not EVERYWHERE.match(name)
+    for node in range(min(WATCHERS, nodes) if central else nodes):
+        scrape = {"job": "ovnwatch-node", "instance": f"n{node}"}
+        own = {"source": f"n{node}", "k8s_node": f"n{node}"}
+        if "target" in labels or "source" in labels:
+            scrape["job"] = "ovnwatch-peer"
+            targets = range(1, 1 + min(NEIGHBOURS, nodes - 1)) if "target" in labels and "source" in labels else [0]
+            ends = [{**own, "target": f"n{(node + each) % nodes}", "target_node": f"n{(node + each) % nodes}"}
+                    for each in targets]  # fmt: skip
+            ways = [{"protocol": each} for each in NAMED["protocol"]] if "protocol" in labels else [{}]
+            made = [one | way for one in ends for way in ways]
+        elif recorded:
+            made, scrape = [own], {}
+        else:
+            made = [own]
+        buckets = [{"le": f"{each}"} for each in (*metric.buckets, "+Inf")] if metric and metric.buckets else [{}]
+        rest = [label for label in labels if not made or label not in made[0]]
+        for one in made:
+            for more in about(rest):
+                for bucket in buckets:
+                    yield {**scrape, **{each: one[each] for each in labels if each in one}, **more, **bucket}
+
+
+def about(labels: Sequence[str]) -> list[Labels]:
+    """Values of what a series is about beside its node or stream; several labels go along with each other."""
+    if not labels:
+        return [{}]
+    columns = [[*NAMED.get(each, ())] or [f"{each}-0"] for each in labels]
+    most = max(COUNTS.get(each, len(column)) for each, column in zip(labels, columns, strict=True))
+    columns = [
+        column + [f"{label}-{n}" for n in range(len(column), most)] if label in COUNTS else column
+        for label, column in zip(labels, columns, strict=True)
+    ]
+    rows = zip_longest(*columns)
+    return [
+        {
+            label: value if value is not None else column[0]
+            for label, value, column in zip(labels, row, columns, strict=True)
+        }
+        for row in rows
+    ]
