@@ -19,11 +19,11 @@ UNITS = {
     "ratio": "percentunit",
     "bytes": "bytes",
     "bit rate": "bps",
+    "byte rate": "Bps",
     "count": "short",
     "state": "none",
     "none": "none",
     "per second": "cps",
-    "bytes per second": "Bps",
 }
 # Where an axis ends at least, so that nothing but zeros is not drawn below a hundred.
 LEAST_TOP = {"count": 1, "ratio": 0.01, "per second": 0.1, "seconds": 0.001}

@@ -3,18 +3,19 @@
 from grafana import boards, looks, marks, nodes, overview, panels, parts
 from grafana.boards import Row, Setting
 from grafana.grid import Size
+from grafana.looks import Word
 from grafana.nodes import named, of, together
 from grafana.overview import CLUSTER, NODE, to_node
 from grafana.parts import Column, Query
-from grafana.queries import ANY, WAY, bound, estimate, measured, measured_step, quantile
+from grafana.queries import ANY, TARGET, WAY, bound, estimate, measured, measured_step, quantile
 
 UID = "ovnwatch-migration"
 BEFORE = Setting("before", "Compare with", ("1d", "1h", "3h", "6h", "12h", "2d", "7d"))
 ROUND_TRIP = "ovnwatch_probe_duration_seconds"
 LOST = "ovnwatch_outage_seconds_total"
 DAEMONS = 'daemon=~"ov[ns].*"'
+TRUE_FALSE = (Word(1, "true", looks.BLUE), Word(0, "false", looks.GREY))
 TURN_STEP = 30  # seconds between two looks at whose turn it was
-TARGET = '{cluster=~"$cluster",target=~"$target"}'
 BY_WAY = "cluster, path, protocol"
 
 
@@ -260,7 +261,72 @@ COSTS = Row(
     ],
 )
 
-ROWS = (NOW, STORY, COMPARED, COSTS)
+CLUSTER_SAYS = Row(
+    "cluster-says",
+    "What Kubernetes says",
+    [
+        panels.timeseries(
+            "progress",
+            "Progress",
+            "How much of each phase is done, as pools of machines and DaemonSets count. Good: it climbs to 100 %. A "
+            "plateau as long as a node's turn is usual, a longer one hangs.",
+            [Query(f"max by (cluster, kind) (ovnwatch_migration_progress_ratio{CLUSTER})", "{{kind}}")],
+            unit="ratio",
+            size=Size(12, 7),
+        ),
+        panels.state_timeline(
+            "conditions",
+            "Conditions",
+            "Of the cluster's network operator and of a live migration, by the API's own names. Good: Available all "
+            "along, Progressing while work goes on, never Degraded. Empty: not known.",
+            Query(f"max by (cluster, condition) (ovnwatch_migration_condition{CLUSTER})", "{{condition}}"),
+            size=Size(12, 7),
+            mappings=looks.words(TRUE_FALSE),
+        ),
+        panels.state_timeline(
+            "nodes-ready",
+            "Nodes ready",
+            "As the cluster says. Good: yes, but in the node's own turn. Empty: not known.",
+            Query(f"max by (cluster, k8s_node) (ovnwatch_node_ready{NODE})", "{{k8s_node}}"),
+            size=Size(12, 8),
+            mappings=looks.words(looks.YES_NO),
+        ),
+        panels.table(
+            "boots",
+            "Boots",
+            "When each node was first seen with its boot id. Good: before the work, or in its own turn.",
+            [
+                Column(
+                    "Booted", f"max by (cluster, k8s_node) (ovnwatch_node_boot_time_seconds{NODE}) * 1000", "timestamp"
+                )
+            ],
+            rows={"k8s_node": "Node"},
+            size=Size(6, 8),
+            sort="Booted",
+        ),
+        panels.table(
+            "watches",
+            "Watches",
+            "How long ago what is known of each resource was current for sure. Good: about a minute at most. After "
+            "five minutes phases that depend on it are unknown.",
+            [
+                Column("Age", f"max by (cluster, resource) (ovnwatch_watch_age_seconds{CLUSTER})", "seconds"),
+                Column(
+                    "Told",
+                    f"max by (cluster, resource) (ovnwatch_watch_up{CLUSTER})",
+                    "state",
+                    words=looks.YES_NO,
+                ),
+            ],
+            rows={"resource": "Resource"},
+            size=Size(6, 8),
+            sort="Age",
+        ),
+    ],
+    collapsed=True,
+)
+
+ROWS = (NOW, STORY, COMPARED, COSTS, CLUSTER_SAYS)
 
 
 def board(*, multi_cluster: bool = False) -> parts.Json:

@@ -4,7 +4,7 @@ from grafana import boards, looks, marks, nodes, panels, parts
 from grafana.boards import Choice, Row, Setting
 from grafana.grid import Size
 from grafana.parts import Column, Query
-from grafana.queries import ANY, OPEN, WATCHED, bound, covered, estimate, measured, state_now, state_over_time, streams
+from grafana.queries import ANY, OPEN, WATCHED, bound, covered, estimate, measured, state_now, state_of_targets, streams
 
 UID = "ovnwatch-overview"
 CHOICES = (
@@ -119,9 +119,9 @@ WHERE = Row(
         panels.status_history(
             "targets",
             "State of each target",
-            "The worst state of any stream to a target, in sixty cells over the range. Interrupted: an outage that "
-            "was over before the cell's end. Good: up all along. Empty: no data.",
-            Query(f"max by (cluster, target) ({state_over_time()})", "{{target}}"),
+            "The worst state of any stream to a target, whoever looks, in sixty cells over the range. Interrupted: an "
+            "outage that ended within two minutes before. Good: up all along. Empty: no data, or no rules.",
+            Query(state_of_targets(), "{{target}}"),
             size=Size(14, 8),
         ),
         panels.table(

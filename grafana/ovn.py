@@ -166,8 +166,9 @@ PLACES = Row(
             "address, or a change where the work moved it. Addresses show as hashes unless the exporter is told to "
             "show them.",
             Query(
-                f"max by (cluster, external, chassis) ({anywhere('ovnwatch_ovn_snat_info', 'external', 'chassis')})",
-                "{{external}} on {{chassis}}",
+                f"{anywhere('ovnwatch_ovn_snat_info', 'external', 'chassis')} or max by (cluster, egressip, external, "
+                'k8s_node) (ovnwatch_egressip_info{cluster=~"$cluster",k8s_node=~"$k8s_node"})',
+                "{{egressip}} {{external}} on {{chassis}}{{k8s_node}}",
             ),
             size=Size(12, 8),
             mappings=looks.words(looks.IS_SO),

@@ -310,7 +310,7 @@ INTERFACES = Row(
             "Bytes received a second, all nodes together. Good: as before the work. Geneve is what nodes send each "
             "other; system is links and ports of pods.",
             [Query(of_kind("receive_bytes"), "{{kind}}")],
-            unit="bytes per second",
+            unit="byte rate",
             size=Size(8, 7),
         ),
         panels.timeseries(

@@ -16,6 +16,7 @@ BRIDGED = "15m"
 STREAM = "cluster, source, target, path, protocol, family"
 SOURCE = '{cluster=~"$cluster",source=~"$source"}'
 WAY = '{cluster=~"$cluster",source=~"$source",path=~"$path",protocol=~"$protocol"}'  # of metrics without a target
+TARGET = '{cluster=~"$cluster",target=~"$target"}'
 ANY = '{cluster=~"$cluster",source=~"$source",target=~"$target",path=~"$path",protocol=~"$protocol"}'
 
 OBSERVED = f"ovnwatch_observed_seconds_total{ANY}"
@@ -94,6 +95,17 @@ def state_over_time() -> str:
         for metric in ("ovnwatch_peer_frozen_seconds_total", "ovnwatch_connection_break_seconds_total")
     )
     return _states(_is(looks.INTERRUPTED, lost), _is(looks.NOT_ANSWERING, broken))
+
+
+def state_of_targets() -> str:
+    """The worst state of any source's streams to each target in each step, from what rules recorded: cheap on any site.
+
+    An outage that is over shows for the two minutes after it.
+    """
+    interrupted = _is(looks.INTERRUPTED, f"target:ovnwatch_outage_seconds:increase2m{TARGET} > 0")
+    recorded = f"target:ovnwatch_stream_state:max{TARGET}"
+    down = f"{recorded} >= {looks.NOT_ANSWERING.code}"
+    return f"max by (cluster, target) ({down} or {interrupted} or {recorded})"
 
 
 def quantile(part: float, metric: str, labels: str, selector: str) -> str:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 from scraped import Samples
 from test_lab import NEEDS, prefix
-from watched_lab import Watched, migrate, watched
+from watched_lab import migrate, watched
 
 from grafana import asking
 from grafana.asking import Asked
@@ -33,6 +33,7 @@ KERNEL = "OVS' datapath of the kernel is not in the lab's kernel; its own has no
 EXCEPTED = {
     ("ovs", "Masks in the datapath"): KERNEL,
     ("ovs", "Polling threads, busy share"): "a thread of OVS' own polls only with DPDK",
+    ("migration", "Progress"): "the recorded cluster's pools count nothing so early in its migration",
     ("network", "VLANs"): "the lab's kernel has no VLANs",
     ("itself", "Stopped by a CPU quota"): "the lab's kernel counts no throttling outside a cgroup with a quota",
 }
@@ -52,18 +53,14 @@ async def look(folder: Path, name: str) -> list[Found]:
         began = time.time()
         await migrate(lab, PAUSE)
         await lab.prometheus.until("max(target:ovnwatch_outage_seconds:increase2m) > 0")
-        await lab.site.look()
         await asyncio.sleep(BEFORE)
-        seconds = int(time.time() - began)
+        at = time.time()
+        seconds = int(at - began)
         return [
-            Found(board, query, await answer(lab, query, seconds))
+            Found(board, query, await lab.prometheus.ask(query.expr, at, 0 if query.instant else seconds, step=STEP))
             for board, document in BOARDS.items()
             for query in asking.asked(document, asking.timed(seconds, STEP) | RATE)
         ]
-
-
-async def answer(lab: Watched, query: Asked, seconds: int) -> Samples:
-    return await lab.prometheus.ask(query.expr, time.time(), 0 if query.instant else seconds, step=STEP)
 
 
 def test_every_panel_shows_something_of_a_migration(tmp_path: Path, subtests: pytest.Subtests) -> None:
@@ -91,12 +88,12 @@ def of(found: list[Found], board: str, name: str) -> Samples:
 
 def nodes_have_their_names(found: list[Found]) -> None:
     told = {labels["k8s_node"] for labels, _ in of(found, "ovs", "Flows in the datapath A")}
-    assert told == {"ch1", "ch2", "ch3"}
+    assert told >= {"ch1", "ch2", "ch3"}  # and what they were called before
 
 
 def the_turn_of_a_node_that_was_interrupted_cost_seconds(found: list[Found]) -> None:
     turns = {labels["k8s_node"] for labels, _ in of(found, "migration", "Turns of nodes A")}
-    assert turns == {"ch1", "ch2", "ch3"}
+    assert turns >= {"ch1", "ch2", "ch3"}
     lost = {labels["k8s_node"]: values[-1] for labels, values in of(found, "migration", "Nodes C")}
     assert lost["ch2"] > 1.0
 

@@ -337,6 +337,12 @@ def test_what_is_not_there_is_said_in_grey(panel: dict[str, Any]) -> None:
         assert looks.missing() in defaults["mappings"]
 
 
+def test_the_recorded_state_has_the_codes_of_the_boards() -> None:
+    query = CATALOG.recorded["target:ovnwatch_stream_state:max"].query
+    wanted = (looks.UNKNOWN, looks.NOT_OBSERVED, looks.DOWN, looks.NOT_ANSWERING, looks.UP)
+    assert [int(code) for code in re.findall(r"\* 0 \+ (\d)", query)] == [state.code for state in wanted]
+
+
 def test_states_have_colours_and_words_of_their_own() -> None:
     assert len({state.code for state in looks.STATES}) == len(looks.STATES)
     assert len({state.text for state in looks.STATES}) == len(looks.STATES)

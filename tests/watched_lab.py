@@ -1,18 +1,22 @@
 """A real OVN whose migration is watched: peers, a bastion, node and migration exporters, and a Prometheus.
 
 A cluster's phase is marked, node after node has its turn: ch2's daemons restart, w3 moves, w1's egress address moves to
-another chassis, and so does a gateway. A bond and a filtering bridge are there, for boards have panels on such things.
+another chassis, and so does a gateway. The API of some cluster tells its own migration meanwhile. A bond and a bridge
+are there, for boards have panels on such things.
 """
 
 import asyncio
 import contextlib
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from fake_api import FakeApi, serving
+from histories import changes
 from scraped import Site as Scraped
 
 from exporters.node.collectors import COLLECTORS
@@ -26,6 +30,8 @@ from lab.plant import OVNWATCH, environ
 TOKEN = "of-this-lab"
 MIGRATION_WEB = 9482
 BOND = "bond0"
+SCRAPE = "2s"
+STORIES = {"egressip": 5, "sdn-to-ovn-live": 5}  # recorded histories of an API, and how many of their moments
 
 
 class Watched(NamedTuple):
@@ -33,6 +39,7 @@ class Watched(NamedTuple):
 
     site: site.Site
     prometheus: Scraped
+    kubernetes: FakeApi
 
     async def mark(self, phase: str, node: str = "") -> None:
         """Tell the migration exporter a phase; "none" ends it."""
@@ -57,9 +64,13 @@ async def watched(folder: Path, prefix: str) -> AsyncIterator[Watched]:
             children = await stack.enter_async_context(Children(folder))
             there = await site.build(stack, children, lab, program)
             await site.ready(there)
-            await more(there)
-            found = Watched(there, Scraped(children, there.session, there.prometheus, (), {}))
+            api = stack.enter_context(serving())
+            for story in STORIES:
+                api.put(next(changes(story))[1])
+            await more(there, api)
+            found = Watched(there, Scraped(children, there.session, there.prometheus, (), {}), api)
             await found.prometheus.until(f"sum(up) == {len(there.exporters) + lab.centrals + 1}")
+            await found.prometheus.until(f"count(ovnwatch_node_info) == {lab.chassis + lab.centrals}")
             yield found
     finally:
         await asyncio.to_thread(run.down, lab.prefix, lab.folder)
@@ -75,8 +86,8 @@ def furniture(lab: Lab) -> Iterator[Run]:
     yield build.vsctl(lab, "ch1", *bridge, "--", "add-bond", "br-bond", BOND, "b1", "b2")
 
 
-async def more(there: site.Site) -> None:
-    """Start what the demo has none of: node exporters of the centrals, and a migration exporter."""
+async def more(there: site.Site, api: FakeApi) -> None:
+    """Start what the demo has none of: node exporters of the centrals, and a migration exporter of some cluster."""
     lab, children = there.lab, there.children
     jobs: dict[str, list[str]] = {"ovnwatch-node": [], "ovnwatch-migration": []}
     for central in lab.central_names:
@@ -91,7 +102,8 @@ async def more(there: site.Site) -> None:
         jobs["ovnwatch-node"].append(address)
     address = f"{lab.management('')}:{MIGRATION_WEB}"
     told = environ(HOSTNAME="migration", OVNWATCH_TOKEN=TOKEN, STATE_DIRECTORY=str(children.folder / "state"))
-    await children.start("migration", [*OVNWATCH, "migration", f"--web.listen-address={address}"], told)
+    flags = [f"--web.listen-address={address}", f"--kubernetes.config={api.config(children.folder)}"]
+    await children.start("migration", [*OVNWATCH, "migration", *flags], told)
     jobs["ovnwatch-migration"].append(address)
     await scrape_too(there, jobs)
 
@@ -102,6 +114,7 @@ async def scrape_too(there: site.Site, jobs: Mapping[str, list[str]]) -> None:
     hosts = {lab.management(host): host for host in lab.hosts}
     file = there.children.folder / "prometheus.yaml"
     config = yaml.safe_load(file.read_text())
+    config["global"]["scrape_interval"] = SCRAPE  # as long as each may take, on a busy machine too
     scraped = {each["job_name"]: each["static_configs"][0]["targets"] for each in config["scrape_configs"]}
     config["scrape_configs"] = [
         {
@@ -120,6 +133,7 @@ async def scrape_too(there: site.Site, jobs: Mapping[str, list[str]]) -> None:
 async def migrate(lab: Watched, pause: float) -> None:
     """The migration, with `pause` seconds between its steps; ch3's turn and the cluster's phase last."""
     await lab.mark("upgrade of OVN")
+    await asyncio.to_thread(cluster_changes, lab.kubernetes)
     for chassis, work in (("ch2", _restart), ("ch1", _moves), ("ch3", _gateway)):
         await lab.mark("restart", chassis)
         await asyncio.sleep(pause)
@@ -127,6 +141,14 @@ async def migrate(lab: Watched, pause: float) -> None:
         await asyncio.sleep(pause)
         if chassis != "ch3":
             await lab.mark("none", chassis)
+
+
+def cluster_changes(api: FakeApi) -> None:
+    """What a recorded cluster went through, up to the middle of its migration, slowly enough to be seen."""
+    for story, moments in STORIES.items():
+        for _, changed in [*changes(story)][1:moments]:
+            api.put(changed)
+            time.sleep(0.5)
 
 
 async def _restart(lab: Watched) -> None:
