@@ -28,7 +28,7 @@ _PRINTED = {
     "timestamp": "humanizeTimestamp",
     "ratio": "humanizePercentage",
     "bytes": "humanize1024",
-    "bit rate": "humanize",
+    "byte rate": "humanize1024",
     "count": 'printf "%.0f"',
     "state": 'printf "%.0f"',
     "none": 'printf "%.0f"',

@@ -31,7 +31,6 @@ UNITS = {
     "timestamp": "_timestamp_seconds",
     "ratio": "_ratio",
     "bytes": "_bytes",
-    "bit rate": "_bits_per_second",
     "byte rate": "_bytes_per_second",
     "count": "",
     "state": "",

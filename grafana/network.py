@@ -136,7 +136,7 @@ TRAFFIC = Row(
             "Received",
             "Bytes a second. Good: as before the work. A link that carries nothing any more shows here first.",
             [Query(by_link("receive_bytes"), "{{k8s_node}} {{link}}")],
-            unit="bytes per second",
+            unit="byte rate",
             size=Size(12, 8),
         ),
         panels.timeseries(
@@ -144,7 +144,7 @@ TRAFFIC = Row(
             "Sent",
             "Bytes a second. Good: as before the work.",
             [Query(by_link("transmit_bytes"), "{{k8s_node}} {{link}}")],
-            unit="bytes per second",
+            unit="byte rate",
             size=Size(12, 8),
         ),
         panels.timeseries(

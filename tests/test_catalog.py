@@ -37,7 +37,7 @@ where_to_look:
 """
 SOUND = f"{LABELS}metrics:\n  ovnwatch_heat: {METRIC}\n{THRESHOLD}"
 
-UNITS = "seconds, timestamp, ratio, bytes, bit rate, byte rate, count, state, none"
+UNITS = "seconds, timestamp, ratio, bytes, byte rate, count, state, none"
 
 
 def read(tmp_path: Path, text: str) -> catalog.Catalog:
