@@ -94,9 +94,10 @@ class Access:
 
     async def watch(self, use_tls: Callable[[ssl.SSLContext], Awaitable[None]], every: float = LOOK_EVERY) -> None:
         """Take changed files into use, for ever; `use_tls` is given the context for connections from then on."""
-        while self.config_file or self.token_file:
+        while True:
             await asyncio.sleep(every)
-            await self.look(use_tls)
+            if self.config_file or self.token_file:  # which a reload may have named
+                await self.look(use_tls)
 
     async def look(self, use_tls: Callable[[ssl.SSLContext], Awaitable[None]]) -> None:
         """Take the files into use if they have changed; what is wrong with them is told once."""

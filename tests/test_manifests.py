@@ -14,6 +14,7 @@ import yaml
 from policy import WORKLOADS, broken
 from test_scrape import SCHEMAS, schema_errors
 
+from exporters.migration.resources import RESOURCES
 from exporters.peer.settings import load_peer
 from manifests.__main__ import KUBECTL, OVERLAYS, ROOT, generated, render
 
@@ -201,6 +202,19 @@ def test_the_policy_catches_a_host_that_can_be_written() -> None:
 
 
 # --- what the comments say
+
+
+def test_the_migration_exporter_may_read_what_it_watches_and_nothing_else() -> None:
+    role = named(rendered("openshift"), "ClusterRole", "ovnwatch-migration")
+    allowed = {
+        (group, resource, name)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for name in rule.get("resourceNames", [""])
+    }
+    assert {tuple(rule["verbs"]) for rule in role["rules"]} == {("list", "watch")}
+    assert allowed == {(each.api_version.rpartition("/")[0], each.plural, each.only) for each in RESOURCES}
 
 
 def test_the_image_has_the_projects_version() -> None:
