@@ -279,7 +279,7 @@ class FakeApi:
         await response.prepare(request)
         assert request.transport is not None
         self.watching[response] = request.transport
-        end = self._loop.time() + float(request.query["timeoutSeconds"])
+        end = self._loop.time() + float(request.query.get("timeoutSeconds", "1800"))
         try:
             if fault == "error event":
                 said = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}

@@ -18,6 +18,10 @@ IMAGES = [
     {"names": [f"registry.example/openshift/release-{number:03}@sha256:{'f' * 64}"], "sizeBytes": 400_000_000 + number}
     for number in range(50)
 ]
+INFO = dict.fromkeys(
+    ("architecture", "containerRuntimeVersion", "kernelVersion", "kubeProxyVersion", "kubeletVersion", "machineID",
+     "operatingSystem", "osImage", "systemUUID"), "x"
+)  # fmt: skip
 KINDS = ("MemoryPressure", "DiskPressure", "PIDPressure", "NetworkUnavailable", "Ready")
 
 
@@ -39,7 +43,7 @@ def node(name: str, boot_id: str, beat: int) -> dict[str, Any]:
         "kind": "Node",
         "metadata": {"name": name, "annotations": notes, "labels": {f"label-{number}": "x" for number in range(20)}},
         "spec": {"podCIDR": "10.0.0.0/24"},
-        "status": {"nodeInfo": {"bootID": boot_id}, "conditions": conditions, "images": IMAGES},
+        "status": {"nodeInfo": {**INFO, "bootID": boot_id}, "conditions": conditions, "images": IMAGES},
     }
 
 
