@@ -17,7 +17,6 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import bcrypt
 from aiohttp import hdrs, web
 
 from exporters import webconfig
@@ -162,6 +161,8 @@ def credentials(header: str) -> tuple[str, bytes]:
 
 def matches(password: bytes, hashed: bytes) -> bool:
     """Say whether a bcrypt hash is that of the password."""
+    import bcrypt  # noqa: PLC0415 - only who has passwords needs it
+
     try:
         return bcrypt.checkpw(password, hashed)
     except ValueError:  # longer than bcrypt reads, or with a zero byte

@@ -12,6 +12,7 @@ import re
 import string
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
@@ -25,6 +26,8 @@ from exporters import promql, strictyaml
 metrics_in, seconds = promql.metrics_in, promql.seconds  # for all who read the catalogue
 
 PREFIX = "ovnwatch_"
+EXPORTED = frozenset({"labels", "label_sets", "metrics", "where_to_look"})
+TOP_LEVEL = re.compile(r"([a-z_]+):")
 # Unit of a value -> how the name of a metric in that unit ends (counters add _total, infos _info).
 UNITS = {
     "seconds": "_seconds",
@@ -150,11 +153,37 @@ def load(path: Path | None = None) -> Catalog:
 
     Raises strictyaml.BadInput with every problem and its line, OSError when the file cannot be read.
     """
-    if path is None:
-        here = Path(__file__).resolve().parent
-        packed = here / "metrics.yaml"
-        path = packed if packed.exists() else here.parent / "metrics.yaml"
-    file = strictyaml.parse(path.read_text(encoding="utf-8"), _File, path.name)
+    return _read(path or _ours())
+
+
+@cache
+def exported() -> Catalog:
+    """What an exporter needs of our own metrics.yaml, read once: metrics and where to look, no recorded or thresholds.
+
+    All of it would cost each process some megabytes that reading leaves behind.
+    """
+    return _read(_ours(), EXPORTED)
+
+
+def _ours() -> Path:
+    here = Path(__file__).resolve().parent
+    packed = here / "metrics.yaml"
+    return packed if packed.exists() else here.parent / "metrics.yaml"
+
+
+def _blanked(text: str, wanted: Set[str]) -> str:
+    """The text with the lines of all other top-level keys empty, so that those of the rest keep their numbers."""
+    kept, lines = True, []
+    for line in text.splitlines():
+        if key := TOP_LEVEL.match(line):
+            kept = key[1] in wanted
+        lines.append(line if kept else "")
+    return "\n".join(lines)
+
+
+def _read(path: Path, wanted: Set[str] | None = None) -> Catalog:
+    text = path.read_text(encoding="utf-8")
+    file = strictyaml.parse(text if wanted is None else _blanked(text, wanted), _File, path.name)
     return Catalog(
         labels=MappingProxyType(file.labels),
         metrics=MappingProxyType({name: file.metric(name) for name in file.metrics}),

@@ -169,7 +169,7 @@ async def _with_end(work: Callable[[End], Coroutine[Any, Any, None]]) -> None:
 
 def build_info(identity: Identity) -> Info:
     """Return the metric that says what is running."""
-    metric = catalog.load().metric("ovnwatch_build_info")
+    metric = catalog.exported().metric("ovnwatch_build_info")
     values = {
         "source": identity.source,
         "version": identity.version,

@@ -32,7 +32,7 @@ class Reloads(Collector, Generic[S]):
         self._load = lambda: program.load(argv, environ, settings.descriptors)
         self._use = use
         self._one_at_a_time = asyncio.Lock()
-        self._catalog = catalog.load()
+        self._catalog = catalog.exported()
         self._successful = True
         self._success = time.time()
 

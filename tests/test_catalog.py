@@ -344,3 +344,10 @@ def test_the_projects_own_catalogue_is_sound() -> None:
     assert own.metric("ovnwatch_probes_total").labels == ("source", "target", "path", "protocol", "family")
     used = {label for metric in own.metrics.values() for label in metric.labels}
     assert used == set(own.labels), "the list of labels says what is used, and nothing else"
+
+
+def test_an_exporter_reads_of_ours_what_it_needs() -> None:
+    whole, ours = catalog.load(), catalog.exported()
+    assert (ours.metrics, ours.where_to_look, ours.labels) == (whole.metrics, whole.where_to_look, whole.labels)
+    assert not ours.thresholds
+    assert catalog.exported() is ours

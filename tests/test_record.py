@@ -22,7 +22,10 @@ from exporters.probing.protocols import CAUSES, PROTOCOLS
 from exporters.probing.record import GAPS, PER_STREAM, SKIPPED, UNKNOWN, Histogram, Record, Stats
 from exporters.settings import Stream
 
-OTHERS = ("ovnwatch_node_", "ovnwatch_ovs_", "ovnwatch_ovn_", "ovnwatch_migration_")
+OTHERS = (
+    *("ovnwatch_node_", "ovnwatch_ovs_", "ovnwatch_ovn_", "ovnwatch_microovn_"),
+    *("ovnwatch_migration_", "ovnwatch_watch_", "ovnwatch_egressip_"),
+)
 NOT_OURS = {  # those of the process, of reloads, of the peer's choice, and of the bastion's pull
     "ovnwatch_peers_not_observed",
     "ovnwatch_build_info",

@@ -30,7 +30,7 @@ class Lookout:
         self.findings: list[dict[str, Any]] = []
         self._record = record
         self._pull = pull
-        self._texts = catalog.load().where_to_look
+        self._texts = catalog.exported().where_to_look
         self._compared: object = None
 
     async def watch(self) -> None:

@@ -127,7 +127,7 @@ class Pull(Collector):
         self._places = asyncio.Semaphore(AT_A_TIME)
         self._contexts: dict[Tls, ssl.SSLContext] = {}
         self._failures = dict.fromkeys(REASONS, 0)
-        self._catalog = catalog.load()
+        self._catalog = catalog.exported()
 
     def update(self, streams: Iterable[Stream], interval: float, journals: Iterable[Remote] = ()) -> None:
         """Ask the peers that these lead to, and the journals, from now on; what is known of those that stay is kept."""

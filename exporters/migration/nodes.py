@@ -72,7 +72,7 @@ class Nodes(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Which of them are read."""
-        metric = catalog.load().metric("ovnwatch_node_state_up")
+        metric = catalog.exported().metric("ovnwatch_node_state_up")
         family = GaugeMetricFamily(metric.name, metric.help, labels=metric.labels)
         for name, up in sorted(self._up.items()):
             family.add_metric([name], float(up))

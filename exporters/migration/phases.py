@@ -57,7 +57,7 @@ class Phases(Collector):
 
     def __init__(self, record: Record) -> None:
         self._record = record
-        self._catalog = catalog.load()
+        self._catalog = catalog.exported()
         self.open: dict[tuple[str, str], dict[str, Any]] = {}
         self.progress: dict[str, float | None] = {}  # 0 to 1, by kind
         self.failing: dict[str, str] = {}  # by node: its phase, though it is not at its turn

@@ -51,7 +51,7 @@ class Watching(Collector):
         self._show = show
         self._clock = clock
         self._began = clock()
-        self._catalog = catalog.load()
+        self._catalog = catalog.exported()
         self._watches: list[Watch] = []
         self._woken = asyncio.Event()
         self._known: Mapping[str, Known] = {}
@@ -154,7 +154,7 @@ class Watched(Collector):
 
     def __init__(self, sources: Sequence[Callable[[], Mapping[str, Known]]]) -> None:
         self._sources = sources
-        self._catalog = catalog.load()
+        self._catalog = catalog.exported()
 
     def collect(self) -> Iterator[Metric]:
         known = {name: each for source in self._sources for name, each in source().items()}

@@ -48,7 +48,7 @@ def make_scrape(settings: NodeSettings) -> Scrape:
         settings.workloads,
         databases=settings.databases,
     )
-    return Scrape(host, settings.collectors, settings.seconds, catalog.load())
+    return Scrape(host, settings.collectors, settings.seconds, catalog.exported())
 
 
 def once(settings: NodeSettings) -> str:
@@ -68,7 +68,7 @@ def once(settings: NodeSettings) -> str:
 
 def node_info(identity: Identity) -> Info:
     """The metric that gives all others of this exporter the node's name, by a join."""
-    metric = catalog.load().metric("ovnwatch_node_info")
+    metric = catalog.exported().metric("ovnwatch_node_info")
     return Info(metric.name, metric.help, {"k8s_node": identity.node or identity.source})
 
 

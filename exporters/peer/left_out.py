@@ -14,7 +14,7 @@ class LeftOut(Collector):
     def __init__(self, source: str, names: Callable[[], Sequence[str]]) -> None:
         self._source = source
         self._names = names
-        self._metric = catalog.load().metric("ovnwatch_peers_not_observed")
+        self._metric = catalog.exported().metric("ovnwatch_peers_not_observed")
 
     def collect(self) -> Iterator[Metric]:
         """Return how many there are, 0 while all are probed."""

@@ -549,7 +549,7 @@ class Record:
         self.journal_id = journal.id if journal else uuid.uuid4().hex
         self.run = journal.run if journal else 1
         self.max_history = max_history
-        self.catalog = catalog.load()
+        self.catalog = catalog.exported()
         self.lag = self._histogram("ovnwatch_schedule_lag_seconds")
         self.skipped = dict.fromkeys(SKIPPED, 0)
         self.gaps = dict.fromkeys(GAPS, 0.0)
