@@ -194,6 +194,12 @@ def require_token(request: web.Request, token: str | None) -> None:
         raise web.HTTPUnauthorized(text="a bearer token is needed\n", headers={hdrs.WWW_AUTHENTICATE: "Bearer"})
 
 
+def token_of(request: web.Request, token: str | None) -> str | None:
+    """Return the token that `require_token` asks for now."""
+    access = request.app.get(ACCESS)
+    return access.token if access else token
+
+
 def add_token_check(app: web.Application, token: Callable[[], str | None]) -> None:
     """Serve /-/token, which changes nothing: 204 for a request that bears the token, else what `require_token` says."""
 

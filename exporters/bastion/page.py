@@ -30,7 +30,7 @@ from exporters.bastion.pull import Peer, Pull
 from exporters.bastion.simple import REFRESH_SECONDS, simple
 from exporters.bastion.ways import SUFFIXES
 from exporters.probing.record import Record, Stats
-from exporters.web import require_token
+from exporters.web import require_token, token_of
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +136,8 @@ class Page:
         await self._record.save()
         self._pull.heard.clear(now)
         self._built = -inf
-        failed = {name: wrong for name, wrong in (await self._pull.clear(self._token or "")).items() if wrong}
+        token = token_of(request, self._token) or ""
+        failed = {name: wrong for name, wrong in (await self._pull.clear(token)).items() if wrong}
         for name, wrong in failed.items():
             log.warning("history of %s not cleared: %s", name, wrong)
         lines = ["history cleared", *(f"not that of {name}: {wrong}" for name, wrong in failed.items())]
