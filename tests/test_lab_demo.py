@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,14 @@ def test_in_a_real_ovn_all_is_seen() -> None:
 @pytest.mark.parametrize("seconds", [0.5, 1.0])
 def test_ctrl_c_at_once_leaves_nothing_behind(seconds: float) -> None:
     line = [sys.executable, "-c", CODE, "lab", "demo", "--once", "--prefix", "owcc"]
-    running = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    # What was started in the background has it ignored, and so would its children have.
+    running = subprocess.Popen(
+        line,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no thread of ours has a lock
+    )
     time.sleep(seconds)  # before it could see to signals itself
     running.send_signal(signal.SIGINT)
     said, _ = running.communicate(timeout=60)

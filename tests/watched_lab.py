@@ -29,6 +29,7 @@ from lab.plant import OVNWATCH, environ
 
 TOKEN = "of-this-lab"
 MIGRATION_WEB = 9482
+CLUSTER = "cluster"  # what the migration exporter of some cluster is called, beside the demo's
 BOND = "bond0"
 SCRAPE = "2s"
 STORIES = {"egressip": 5, "sdn-to-ovn-live": 5}  # recorded histories of an API, and how many of their moments
@@ -101,9 +102,9 @@ async def more(there: site.Site, api: FakeApi) -> None:
         await children.start(central, [*inside, *OVNWATCH, "node", *flags], told)
         jobs["ovnwatch-node"].append(address)
     address = f"{lab.management('')}:{MIGRATION_WEB}"
-    told = environ(HOSTNAME="migration", OVNWATCH_TOKEN=TOKEN, STATE_DIRECTORY=str(children.folder / "state"))
+    told = environ(HOSTNAME=CLUSTER, OVNWATCH_TOKEN=TOKEN, STATE_DIRECTORY=str(children.folder / "state"))
     flags = [f"--web.listen-address={address}", f"--kubernetes.config={api.config(children.folder)}"]
-    await children.start("migration", [*OVNWATCH, "migration", *flags], told)
+    await children.start(CLUSTER, [*OVNWATCH, "migration", *flags], told)
     jobs["ovnwatch-migration"].append(address)
     await scrape_too(there, jobs)
 
@@ -120,7 +121,7 @@ async def scrape_too(there: site.Site, jobs: Mapping[str, list[str]]) -> None:
         {
             "job_name": job,
             "static_configs": [
-                {"targets": [each], "labels": {"instance": hosts.get(each.partition(":")[0], "migration")}}
+                {"targets": [each], "labels": {"instance": hosts.get(each.partition(":")[0], CLUSTER)}}
                 for each in [*scraped.get(job, ()), *jobs.get(job, ())]
             ],
         }
