@@ -12,6 +12,7 @@ import pytest
 from fake_api import RETRY_AFTER, TOKEN, FakeApi, Fault, serving
 from hypothesis import given
 from hypothesis import strategies as st
+from kubernetes.config import incluster_config
 from running import wait_for
 from servers import make_certificates
 
@@ -330,11 +331,10 @@ def test_a_server_proves_who_it_is_before_it_gets_the_token(tmp_path: Path, auth
 
 
 def test_in_a_pod_its_service_account_is_used(api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    incluster: Any = pytest.importorskip("kubernetes.config.incluster_config")
     (tmp_path / "token").write_text("first")
     (tmp_path / "ca.crt").write_text("x")
-    monkeypatch.setattr(incluster, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
-    monkeypatch.setattr(incluster, "SERVICE_CERT_FILENAME", str(tmp_path / "ca.crt"))
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(tmp_path / "ca.crt"))
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(api.port))
     cluster = Cluster(IN_CLUSTER)

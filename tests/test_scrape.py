@@ -18,6 +18,7 @@ import pytest
 import yaml
 from running import ANY_PORT, Exporter, flags, killed_at_the_end, wait_for
 
+from alerts.forms import FORMS, Wanted
 from exporters import catalog
 from exporters.bastion.settings import BASTION
 from exporters.node.settings import NODE
@@ -34,7 +35,8 @@ MONITORS = {name: each for name, each in OBJECTS.items() if each["kind"].endswit
 SCHEMAS = Path(os.environ.get("OVNWATCH_SCHEMAS") or ROOT.parent / "shared/data/schemas")
 # What Prometheus, its operator or OpenShift's monitoring set; a series' label of that name would be renamed.
 TAKEN = {"job", "instance", "namespace", "pod", "service", "container", "endpoint", "node", "prometheus", "cluster"}
-OURS = {label for metric in catalog.load().metrics.values() for label in metric.labels}
+CATALOG = catalog.load()
+OURS = {label for metric in CATALOG.metrics.values() for label in metric.labels}
 OPTIONS = {"peer": PEER.options, "bastion": BASTION.options, "node": NODE.options}
 
 each_config = pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
@@ -154,23 +156,42 @@ def schema_errors(written: dict[str, Any]) -> list[str]:
     """What the schema of its kind says is wrong with an object; nothing where schemas are not at hand."""
     if "OVNWATCH_SCHEMAS" not in os.environ and not SCHEMAS.is_dir():
         return []
-    group, version = written["apiVersion"].split("/")
-    schema = strict(json.loads((SCHEMAS / f"{group}_{written['kind']}_{version}.json").read_text())["schema"])
+    schema = strict(json.loads(schema_file(written).read_text())["schema"])
     return [
         f"{written['kind']}: {error.message}" for error in jsonschema.Draft202012Validator(schema).iter_errors(written)
     ]
 
 
-def test_monitors_are_what_their_schemas_say() -> None:
+def resources() -> Iterator[dict[str, Any]]:
+    """All that we write for somebody's operator: monitors, rules, dashboards, and what overlays have of such."""
+    yield from MONITORS.values()
+    yield from (each for form in FORMS if form != "plain" for each in FORMS[form](CATALOG, Wanted()).values())
+    for file in (
+        ROOT / "manifests/components/grafana-operator/dashboards.yaml",
+        *ROOT.glob("manifests/rendered/*.yaml"),
+    ):
+        objects = yaml.safe_load_all(file.read_text())
+        yield from (each for each in objects if "." in each["apiVersion"].split("/")[0] and schema_file(each).exists())
+
+
+def schema_file(written: Mapping[str, Any]) -> Path:
+    group, version = written["apiVersion"].split("/")
+    return SCHEMAS / f"{group}_{written['kind']}_{version}.json"
+
+
+def test_custom_resources_are_what_their_schemas_say() -> None:
     if "OVNWATCH_SCHEMAS" not in os.environ and not SCHEMAS.is_dir():
         print("schemas not checked")
         pytest.skip("schemas not checked")
-    for written in MONITORS.values():
-        group, version = written["apiVersion"].split("/")
-        schema = strict(json.loads((SCHEMAS / f"{group}_{written['kind']}_{version}.json").read_text())["schema"])
-        jsonschema.validate(written, schema)
-        with pytest.raises(jsonschema.ValidationError, match="unknown"):
-            jsonschema.validate({**written, "spec": {**written["spec"], "unknown": 1}}, schema)
+    kinds = set()
+    for written in resources():
+        kinds.add(written["kind"])
+        assert schema_errors(written) == []
+        wrong = (
+            {**written, "spec": {**written["spec"], "unknown": 1}} if "spec" in written else {**written, "unknown": 1}
+        )
+        assert any("unknown" in each for each in schema_errors(wrong))
+    assert kinds >= {"PodMonitor", "ServiceMonitor", "PrometheusRule", "AlertingRule", "GrafanaDashboard", "Route"}
 
 
 # --- what is scraped
