@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Close, Frame, Opcode
+from websockets.protocol import State
+from websockets.server import ServerProtocol
 from websockets.utils import accept_key
 
 from exporters.probing.protocols import (
@@ -22,6 +24,7 @@ from exporters.probing.protocols import (
     Reply,
     Tcp,
     Ws,
+    text_frame,
 )
 
 HELLO = Hello("me", "my-instance", "peer.example", 8080, tls=False)
@@ -332,6 +335,17 @@ WS_FAILED = {
         "closed",
     ),
 }
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 4096, 65535])
+def test_a_text_we_send_is_one_masked_frame(size: int) -> None:
+    text = b"\xc3\xa4" * (size // 2) + b"x" * (size % 2)
+    server = ServerProtocol(state=State.OPEN)
+    server.receive_data(text_frame(text))
+    (received,) = server.events_received()
+    assert isinstance(received, Frame)
+    assert (received.opcode, bytes(received.data), received.fin) == (Opcode.TEXT, text, True)
+    assert len({text_frame(text) for _ in range(8)}) > 1  # each has a key of its own
 
 
 @pytest.mark.parametrize("step", STEPS)

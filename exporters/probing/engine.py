@@ -36,6 +36,7 @@ EXTRA_LATE = 2  # of these after a stall
 SETTLED = 5.0  # seconds after which what only the start needed is given back
 TURN = 0.008  # seconds of judging and sending: with what is read before it less than a stall
 AT_ONCE = 100  # calls between two looks at the clock: a few milliseconds
+YOUNG = 10_000  # objects made before the collector looks at them: what probing makes goes without it, by counting
 EXTRA = 5  # optional connections in a tick, 1000 a second: what is open in a mass outage is answered at once after it
 
 
@@ -103,6 +104,7 @@ class Engine:
         # What lives as long as we do need not be walked again by every full collection, each a stall of its own.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(YOUNG, *gc.get_threshold()[1:])
         self._loop.call_later(SETTLED, _give_back)
         now = monotonic()
         self.stalls = Stalls(now)

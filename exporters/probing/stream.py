@@ -27,6 +27,7 @@ from exporters.settings import Stream as Spec
 RETRY = 0.1  # seconds between fresh connections while down
 BIG_EVERY = 10  # heartbeats; one in so many is a big one
 RELEARN = 64  # answers after which the limits that follow from latency are computed again
+RELEARN_EARLY = 4  # the same among the first RELEARN
 
 
 class Shared(Protocol):
@@ -468,7 +469,8 @@ class Stream:
             return
         latency = self._latency
         latency.add(round_trip)
-        if latency.total % RELEARN == 0 or latency.total <= 32:
+        total = latency.total
+        if total % RELEARN == 0 or (total <= RELEARN and total % RELEARN_EARLY == 0) or total < RELEARN_EARLY:
             self._delta = latency.ceiling(self.spec.prompt)
             self._deadline = latency.deadline(self.spec.prompt)
             self.stats.slow = self._deadline > self.spec.prompt
