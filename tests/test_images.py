@@ -21,7 +21,12 @@ from servers import make_certificates
 
 from manifests.__main__ import ROOT
 
-pytestmark = [pytest.mark.needs_root("podman", "runc", "debootstrap", "prometheus"), pytest.mark.slow]
+pytestmark = [
+    pytest.mark.needs_root("podman", "runc", "debootstrap", "prometheus"),
+    pytest.mark.beside,
+    pytest.mark.slow,
+    pytest.mark.xdist_group("images"),
+]
 
 CONTAINERS = ROOT / "containers"
 BASE = "localhost/base:here"
