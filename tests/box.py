@@ -11,7 +11,8 @@ import uvloop
 
 from exporters.identity import identify
 from exporters.probing.engine import Engine
-from exporters.probing.record import Record, Stats
+from exporters.probing.record import Record
+from exporters.probing.stats import Stats
 from exporters.settings import Stream
 
 PATIENCE = 60.0  # seconds; only something broken needs them

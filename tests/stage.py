@@ -29,7 +29,8 @@ from exporters.bastion.view import View
 from exporters.bastion.ways import Way
 from exporters.journal import Journal
 from exporters.probing.outage import Event, Finished, Opened
-from exporters.probing.record import Record, Stats
+from exporters.probing.record import Record
+from exporters.probing.stats import Stats
 from exporters.settings import Stream
 from exporters.verdict.compare import Seen
 from exporters.web import Serving, new_app, serve

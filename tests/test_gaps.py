@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from servers import healthy
 
 from exporters.probing.engine import Engine, boottime
-from exporters.probing.record import COVERAGE_WINDOW, GAPS, MARK_SECONDS, MOST_BOOTS, Record, Stats
+from exporters.probing.record import GAPS, MOST_BOOTS, Record
+from exporters.probing.stats import COVERAGE_WINDOW, MARK_SECONDS, Stats
 from exporters.probing.throttling import Throttling
 
 QUICK = 0.05
@@ -250,7 +251,8 @@ class Past:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *streams: Any) -> None:
         self.now = 1000.0
         self.record = Record(streams or (stream(1, interval=1.0),), OURSELVES)
-        monkeypatch.setattr("exporters.probing.record.monotonic", lambda: self.now)
+        for module in ("record", "status", "metrics"):
+            monkeypatch.setattr(f"exporters.probing.{module}.monotonic", lambda: self.now)
         for stats in self.record.stats.values():
             stats.begin(self.now)
 

@@ -17,9 +17,12 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from exporters import catalog
+from exporters.probing.histogram import Histogram
+from exporters.probing.metrics import PER_STREAM
 from exporters.probing.outage import NEVER, Book, Counted, Down, Event, Finished, Ledger, Opened, Up
 from exporters.probing.protocols import CAUSES, PROTOCOLS
-from exporters.probing.record import GAPS, PER_STREAM, SKIPPED, UNKNOWN, Histogram, Record, Stats
+from exporters.probing.record import GAPS, SKIPPED, Record
+from exporters.probing.stats import UNKNOWN, Stats
 from exporters.settings import Stream
 
 OTHERS = (

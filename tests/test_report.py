@@ -20,7 +20,7 @@ from running import ANY_PORT, Exporter, flags, killed_at_the_end, wait_for
 from alerts.report.command import main
 from exporters.cli import main as ovnwatch
 from exporters.journal import Journal, Row
-from exporters.probing.record import COUNTERS, Saved, SavedStream
+from exporters.probing.saved import COUNTERS, Saved, SavedStream
 from exporters.times import iso
 
 Capture = pytest.CaptureFixture[str]

@@ -16,7 +16,9 @@ from test_record import begin, end, event, happen, the_stream
 from exporters import journal as journals
 from exporters.journal import Journal
 from exporters.probing.outage import Counted
-from exporters.probing.record import COUNTERS, Record, Stats
+from exporters.probing.record import Record
+from exporters.probing.saved import COUNTERS
+from exporters.probing.stats import Stats
 
 SPEC = stream(1)
 

@@ -13,7 +13,7 @@ from servers import PEER, Certificates, Manner, healthy, late, make_certificates
 from exporters.calibrate.injection import Injection
 from exporters.calibrate.relay import Relay
 from exporters.identity import identify
-from exporters.probing.record import Stats
+from exporters.probing.stats import Stats
 
 pytestmark = pytest.mark.slow  # sockets, processes and their time-outs
 

@@ -6,7 +6,9 @@ from box import OURSELVES, only, stream
 from exporters.history import items
 from exporters.history.checks import Checker
 from exporters.probing.egress import MOST_ADDRESSES, MOST_CHANGES, Addresses
-from exporters.probing.record import Record, Stats, iso
+from exporters.probing.record import Record
+from exporters.probing.stats import Stats
+from exporters.times import iso
 
 
 def seen_as(stats: Stats, address: str, wall: float) -> None:

@@ -14,7 +14,7 @@ from msgspec import Meta
 from exporters import times
 from exporters.history.items import Item, Key, Name, RefusedError, Time, Word, place, read
 from exporters.history.source import File, Remote, SourceError
-from exporters.probing.record import COUNTERS, Saved
+from exporters.probing.saved import COUNTERS, Saved
 from exporters.verdict.coverage import Span, Watch
 
 OBSERVED = COUNTERS.index("observed_seconds")

@@ -13,7 +13,8 @@ from exporters.bastion.pull import Pull
 from exporters.bastion.ways import entered
 from exporters.gentle import lots
 from exporters.identity import Identity
-from exporters.probing.record import Record, Stats
+from exporters.probing.record import Record
+from exporters.probing.stats import Stats
 from exporters.verdict.compare import Seen
 
 State = Literal["up", "down", "frozen", "unknown"]

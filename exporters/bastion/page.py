@@ -29,7 +29,8 @@ from exporters.bastion.marks import Marks
 from exporters.bastion.pull import Peer, Pull
 from exporters.bastion.simple import REFRESH_SECONDS, simple
 from exporters.bastion.ways import SUFFIXES
-from exporters.probing.record import Record, Stats
+from exporters.probing.record import Record
+from exporters.probing.stats import Stats
 from exporters.web import require_token, token_of
 
 log = logging.getLogger(__name__)

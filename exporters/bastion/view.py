@@ -19,7 +19,8 @@ from exporters.bastion.marks import Marks
 from exporters.bastion.pull import Peer, Pull, Source
 from exporters.bastion.watched import Watched
 from exporters.journal import ReadError
-from exporters.probing.record import Record, Stats
+from exporters.probing.record import Record
+from exporters.probing.stats import Stats
 from exporters.verdict.coverage import Span, Watch
 
 MOST_EVENTS = 2000

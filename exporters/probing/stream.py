@@ -19,9 +19,9 @@ from exporters.probing.connection import Connection, LocalError, Poller
 from exporters.probing.latency import Latency
 from exporters.probing.outage import Book, Closed, Counted, Down, Evidence, Finished, Late, Opened, Scope, Up
 from exporters.probing.protocols import PROTOCOLS, BadReplyError, Exchange, Hello, Reply
-from exporters.probing.record import Stats
 from exporters.probing.schedule import Wheel, first_point, phase, serve
 from exporters.probing.stall import Stalls
+from exporters.probing.stats import Stats
 from exporters.settings import Stream as Spec
 
 RETRY = 0.1  # seconds between fresh connections while down

@@ -16,7 +16,9 @@ from prometheus_client import CollectorRegistry, Counter, generate_latest
 
 from exporters.exposition import Exposition, encoded, make_registry
 from exporters.identity import identify
-from exporters.probing.record import PER_STREAM, Last, Record
+from exporters.probing.metrics import PER_STREAM
+from exporters.probing.record import Record
+from exporters.probing.saved import Last
 
 from .measure import Effort, Result, module, result, told_by
 from .prober import streams

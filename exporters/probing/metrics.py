@@ -1,0 +1,178 @@
+"""The record as metrics. To add one of a stream: an entry in metrics.yaml, and a line in PER_STREAM."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from math import inf
+from time import monotonic, time
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from exporters.exposition import Labels, Table
+from exporters.probing.offset import Offset
+from exporters.probing.outage import Event
+from exporters.probing.saved import Last
+from exporters.probing.stats import Stats
+
+if TYPE_CHECKING:
+    from exporters.probing.record import Record
+
+
+def collect(record: Record) -> Iterator[Metric]:
+    """All families; safe to call from another thread (counts may be a probe apart from each other)."""
+    now = monotonic()
+    everyone = list(record.stats.values())
+    events = {stats.spec.key: stats.current(now) for stats in everyone if stats.troubled()}
+    for name, read in PER_STREAM.items():
+        metric = record.catalog.metric(name)
+        yield Table(name, metric.help, metric.kind, partial(_rows, everyone, read, events, now))
+    yield _info(record, everyone)
+    yield from _clocks(record, everyone)
+    yield from _by_shape(record)
+    yield from _of_ourselves(record)
+
+
+def _family(record: Record, name: str) -> CounterMetricFamily | GaugeMetricFamily:
+    metric = record.catalog.metric(name)
+    if metric.kind == "counter":
+        return CounterMetricFamily(name, metric.help, labels=metric.labels)
+    return GaugeMetricFamily(name, metric.help, labels=metric.labels)
+
+
+def _info(record: Record, everyone: Sequence[Stats]) -> Metric:
+    metric = record.catalog.metric("ovnwatch_stream_info")
+    ours = record.identity
+    return Table("ovnwatch_stream_info", metric.help, "info", lambda: ((stats.ends(ours), 1.0) for stats in everyone))
+
+
+def _by_shape(record: Record) -> Iterator[Metric]:
+    failures = _family(record, "ovnwatch_probe_failures_total")
+    unknown = _family(record, "ovnwatch_probe_unknown_total")
+    tables: dict[str, HistogramMetricFamily] = {}
+    for name in ("ovnwatch_probe_duration_seconds", "ovnwatch_outage_duration_seconds"):
+        metric = record.catalog.metric(name)
+        tables[name] = HistogramMetricFamily(name, metric.help, labels=metric.labels)
+    for (path, protocol), shape in record.shapes.items():
+        labels = [record.self_source, path, protocol]
+        for cause, count in shape.failures.items():
+            failures.add_metric([*labels, cause], count)
+        for reason, count in shape.unknown.items():
+            unknown.add_metric([*labels, reason], count)
+        tables["ovnwatch_probe_duration_seconds"].add_metric(labels, *shape.durations.buckets())
+        tables["ovnwatch_outage_duration_seconds"].add_metric(labels, *shape.outages.buckets())
+    yield failures
+    yield unknown
+    yield from tables.values()
+
+
+def _clocks(record: Record, everyone: Sequence[Stats]) -> Iterator[Metric]:
+    """Of each target that tells its time, by the stream that knows best."""
+    best: dict[str, Offset] = {}
+    for stats in everyone:
+        known = best.get(stats.spec.target)
+        if stats.offset.error < (known.error if known else inf):
+            best[stats.spec.target] = stats.offset
+    offset = _family(record, "ovnwatch_clock_offset_seconds")
+    error = _family(record, "ovnwatch_clock_offset_error_seconds")
+    for target, found in best.items():
+        offset.add_metric([record.self_source, target], found.seconds)
+        error.add_metric([record.self_source, target], found.error)
+    yield from (offset, error)
+
+
+def _of_ourselves(record: Record) -> Iterator[Metric]:
+    source = record.self_source
+    skipped = _family(record, "ovnwatch_probes_skipped_total")
+    for reason, count in record.skipped.items():
+        skipped.add_metric([source, reason], count)
+    gaps = _family(record, "ovnwatch_observation_gap_seconds_total")
+    for reason, length in record.gaps.items():
+        gaps.add_metric([source, reason], length)
+    stalls = _family(record, "ovnwatch_stall_seconds_total")
+    stalls.add_metric([source], record.stall_seconds)
+    throttled = _family(record, "ovnwatch_cpu_throttled_seconds_total")
+    counted = record.throttling.seconds() if record.throttling else None
+    if counted is not None:
+        throttled.add_metric([source], counted)
+    coverage = _family(record, "ovnwatch_coverage_ratio")
+    for path, share in _least_coverage(record).items():
+        coverage.add_metric([source, path], share)
+    errors = _family(record, "ovnwatch_journal_errors_total")
+    errors.add_metric([source], record.journal.errors if record.journal else 0)
+    lag = record.catalog.metric("ovnwatch_schedule_lag_seconds")
+    lags = HistogramMetricFamily(lag.name, lag.help, labels=lag.labels)
+    lags.add_metric([source], *record.lag.buckets())
+    yield from (skipped, gaps, stalls, throttled, coverage, errors, lags)
+
+
+def _least_coverage(record: Record) -> dict[str, float]:
+    """By path, of the stream that was observed least."""
+    now = monotonic()
+    least: dict[str, float] = {}
+    for stats in list(record.stats.values()):
+        share = stats.coverage(now)
+        if share is not None:
+            least[stats.spec.path] = min(share, least.get(stats.spec.path, 1.0))
+    return least
+
+
+def _rows(
+    everyone: Sequence[Stats], read: Reader, events: Mapping[str, Event | None], now: float
+) -> Iterator[tuple[Labels, float]]:
+    """A metric of every stream of which it is known."""
+    for stats in everyone:
+        value = read(stats, events.get(stats.spec.key) if events else None, now)
+        if value is not None:
+            yield stats.labels, value
+
+
+Reader = Callable[[Stats, Event | None, float], float | None]
+
+
+def _outage_open(stats: Stats, event: Event | None, _now: float) -> float | None:
+    if not stats.seen():
+        return None
+    return 1.0 if event is not None and event.kind == "outage" else 0.0
+
+
+def _last_outage(read: Callable[[Event | Last], float]) -> Reader:
+    def value(stats: Stats, event: Event | None, _now: float) -> float | None:
+        last = event if event is not None and event.kind == "outage" else stats.last_outage
+        return None if last is None else read(last)
+
+    return value
+
+
+def _last_start(stats: Stats, event: Event | None, _now: float) -> float | None:
+    if event is not None and event.kind == "outage":
+        return (event.start_earliest + event.start_latest) / 2 + (time() - monotonic())
+    return stats.last_outage.start if stats.last_outage else None
+
+
+# To add a metric of a stream: an entry in metrics.yaml, and a line here. None means that nothing is known (no series).
+PER_STREAM: dict[str, Reader] = {
+    "ovnwatch_probes_total": lambda stats, _event, _now: stats.probes,
+    "ovnwatch_stream_up": lambda stats, _event, _now: float(stats.now_state == "up") if stats.seen() else None,
+    "ovnwatch_stream_observed": lambda stats, _event, now: float(stats.watching(now)),
+    "ovnwatch_observed_seconds_total": lambda stats, _event, _now: stats.observed_seconds,
+    "ovnwatch_path_slow": lambda stats, _event, _now: float(stats.slow),
+    "ovnwatch_outages_total": lambda stats, _event, _now: stats.outages,
+    "ovnwatch_outage_seconds_total": lambda stats, _event, _now: stats.outage_seconds,
+    "ovnwatch_outage_seconds_lower_total": lambda stats, _event, _now: stats.lower_seconds,
+    "ovnwatch_outage_seconds_upper_total": lambda stats, _event, _now: stats.upper_seconds,
+    "ovnwatch_outage_open": _outage_open,
+    "ovnwatch_last_outage_lower_seconds": _last_outage(lambda event: event.lower),
+    "ovnwatch_last_outage_estimate_seconds": _last_outage(lambda event: event.estimate),
+    "ovnwatch_last_outage_upper_seconds": _last_outage(lambda event: event.upper),
+    "ovnwatch_last_outage_start_timestamp_seconds": _last_start,
+    "ovnwatch_last_outage_end_timestamp_seconds": lambda stats, _event, _now: (
+        stats.last_outage.end if stats.last_outage else None
+    ),
+    "ovnwatch_last_success_timestamp_seconds": lambda stats, _event, _now: stats.last_success or None,
+    "ovnwatch_connection_breaks_total": lambda stats, _event, _now: stats.breaks,
+    "ovnwatch_connection_break_seconds_total": lambda stats, _event, _now: stats.break_seconds,
+    "ovnwatch_peer_frozen_total": lambda stats, _event, _now: stats.frozen,
+    "ovnwatch_peer_frozen_seconds_total": lambda stats, _event, _now: stats.frozen_seconds,
+}
