@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import servers
-from box import failures, only, probing, run, stream, successes, until
+from box import PATIENCE, failures, only, probing, run, stream, successes, until
 from servers import PEER, Certificates, Manner, healthy, late, make_certificates, misbehaving, refusing
 
 from exporters.calibrate.injection import Injection
@@ -379,7 +379,7 @@ def test_a_slow_path_is_called_slow_and_is_up() -> None:
                     streams.append(stream(server.port, protocol, path=str(seconds), patience=0.6))
             async with probing(*streams) as record:
                 everyone = list(record.stats.values())
-                await until(lambda: all(each.slow and each.now_state == "up" for each in everyone))
+                await until(lambda: all(each.slow and each.now_state == "up" for each in everyone), 3 * PATIENCE)
                 before = len(record.history(limit=1000))
                 await asyncio.sleep(1.5)
                 assert len(record.history(limit=1000)) - before <= len(streams)  # 15 each would be for ever
