@@ -184,6 +184,24 @@ def test_what_was_counted_of_an_open_one_is_as_old_as_the_counters(
     lives(tmp_path / "j.db", first, second)
 
 
+def test_what_the_machine_slept_through_is_counted_once_and_what_comes_after_it_too(tmp_path: Path) -> None:
+    async def first(life: Life) -> None:
+        begin(life.stats, 9)
+        life.stats.counted(Counted("path", 0.5))
+        life.stats.cut(100.0)
+        begin(life.stats, 1)  # numbers begin anew
+        life.stats.counted(Counted("path", 1.5))
+        await life.record.save()
+
+    async def second(life: Life) -> None:
+        await life.record.save()
+        assert life.stats.outages == 2
+        assert life.stats.outage_seconds == pytest.approx(4.0)
+        assert [item["duration"]["estimate"] for item in life.record.history()[:2]] == [2.0, 2.0]
+
+    lives(tmp_path / "j.db", first, second)
+
+
 def test_an_event_that_came_while_the_counters_were_taken_is_as_they_have_it(tmp_path: Path) -> None:
     async def first(life: Life) -> None:
         taking, taken = threading.Event(), threading.Event()

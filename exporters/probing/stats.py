@@ -295,15 +295,17 @@ class Stats:
             self.breaks += 1
 
     def cut(self, slept: float) -> None:
-        """We slept for so long: what is open may have ended in it, and nothing is known of the target now."""
-        for event in self.unfinished(monotonic()):
-            event = replace(event, upper=event.upper + slept)  # noqa: PLW2901 - the same one, as it is known now
-            lengths = {"lower": event.lower, "estimate": event.estimate, "upper": event.upper}
-            self.truncated({"kind": event.kind, "duration": lengths}, self._counted[event.number])
-            self.record.put(self, event.number, event, state="truncated", stall_overlap=True)
-        self.unfinished = lambda _now: []
-        self._begun.clear()
-        self.serial = self.record.next_serial()  # the numbers of events begin anew
+        """We slept for so long: what is open may have ended in it."""
+        with self.record.changing:
+            for event in self.unfinished(monotonic()):
+                event = replace(event, upper=event.upper + slept)  # noqa: PLW2901 - the same one, as it is known now
+                lengths = {"lower": event.lower, "estimate": event.estimate, "upper": event.upper}
+                self.truncated({"kind": event.kind, "duration": lengths}, self._counted.pop(event.number))
+                self.record.put(self, event.number, event, state="truncated", stall_overlap=True)
+            self.unfinished = lambda _now: []
+            self._begun.clear()
+            self._counted.clear()
+            self.serial = self.record.next_serial()  # the numbers of events begin anew
         self.state("unknown")
 
     def _add(self, ledger: str, seconds: float) -> None:
