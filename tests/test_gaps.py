@@ -135,15 +135,19 @@ def test_an_outage_that_was_open_when_the_machine_slept_may_have_ended_in_it() -
             await until(lambda: stats.now_state == "up")
             await server.close()
             await until(lambda: any(item["kind"] == "outage" for item in record.history()))
+            woke = time.monotonic()
             slept[0] += 100.0
             await until(lambda: record.gaps["suspended"])
-            (item,) = [each for each in record.history() if each["kind"] == "outage"]
+            item = next(each for each in record.history() if each["kind"] == "outage" and each["state"] != "open")
             assert (item["state"], item["end_time"], item["stall_overlap"]) == ("truncated", None, True)
             assert item["duration"]["upper"] >= 100.0
             assert item["duration"]["estimate"] < 90.0  # what was not observed is not counted
-            assert stats.now_state == "unknown"  # neither up nor down until it answers
-            assert (stats.outages, stats.current(time.monotonic())) == (1, None)
-            assert stats.outage_seconds == pytest.approx(item["duration"]["estimate"], abs=1e-5)
+            assert stats.outages == 1
+            await until(lambda: stats.now_state == "down")  # it does not answer now: that is another one
+            newest = stats.current(time.monotonic())
+            assert newest is not None
+            assert newest.start_earliest > woke
+            assert newest.upper < 90.0
 
     run(scenario())
 
@@ -165,7 +169,7 @@ def test_events_after_a_suspension_are_events_of_their_own() -> None:
                 server = await healthy("tcp", port=port)
             await until(lambda: stats.now_state == "up")
             ids = [item["id"] for item in record.history() if item["kind"] != "gap"]
-            assert len(ids) == len(set(ids)) == 2
+            assert len(ids) == len(set(ids)) >= 2
         await server.close()
 
     run(scenario())

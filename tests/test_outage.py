@@ -539,6 +539,21 @@ def test_causes_mix_and_the_most_frequent_names_the_outage() -> None:
     assert event.cause == "connect_timeout"
 
 
+def test_a_target_that_somebody_reached_before_is_out_when_its_first_probe_fails() -> None:
+    book = Book(T, good=-5.0)
+    lost = [no_handshake(0.1, 1), no_handshake(0.2, 2)]
+    assert book.add(lost[1].evidence, lost[1].at, 0.1, DELTA) == []  # the one before is not decided yet
+    assert not book.seen
+    changes = book.add(lost[0].evidence, lost[0].at, NEVER, DELTA)
+    assert [type(change) for change in changes] == [Opened, Counted]
+    assert book.seen
+    book.add(up(0.3, 3).evidence, 0.31, NEVER, DELTA)
+    (finished,) = book.advance(2.0, NEVER, DELTA)
+    assert isinstance(finished, Finished)
+    assert finished.event.start_earliest == -5.0
+    assert finished.event.kind == "outage"
+
+
 def test_a_heartbeat_lost_is_judged_when_its_connection_could_have_been_rescued() -> None:
     """Not before: until then it may still turn out to be a blip."""
     story = told([up(0.1), lost_heartbeat(0.2, 1), up(0.26, 2)], until=0.45)

@@ -1,24 +1,30 @@
 """Over restarts: what a record told before it is killed is what the next one goes on from."""
 
 import asyncio
+import contextlib
 import json
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterator, Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from box import OURSELVES, run, stream, until
+from box import OURSELVES, only, run, stream, until
 from prometheus_client import CollectorRegistry
+from servers import healthy
 from test_record import begin, end, event, happen, the_stream
 
 from exporters import journal as journals
+from exporters import times
 from exporters.journal import Journal
+from exporters.probing.engine import Engine
 from exporters.probing.outage import Counted
 from exporters.probing.record import Record
 from exporters.probing.saved import COUNTERS
-from exporters.probing.stats import Stats
+from exporters.probing.stats import LATELY, Stats
+from exporters.settings import Stream
 
 SPEC = stream(1)
 
@@ -338,6 +344,67 @@ def test_counters_that_cannot_be_read_begin_at_0(tmp_path: Path, value: bytes) -
 
     def second(life: Life) -> None:
         assert (life.stats.probes, life.stats.outages) == (0, 0)
+
+    lives(tmp_path / "j.db", first, second)
+
+
+@contextlib.asynccontextmanager
+async def probed(path: Path, spec: Stream) -> AsyncIterator[Stats]:
+    """A stream, probed by a process of its own."""
+    journal = Journal(path)
+    record = Record([spec], OURSELVES, journal=journal)
+    engine = Engine([spec], OURSELVES, record, asyncio.get_running_loop())
+    engine.start()
+    try:
+        yield only(record)
+        await record.save()
+    finally:
+        await engine.stop()
+        await journal.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("began", ["before the restart", "during it"])
+def test_what_is_out_after_a_restart_is_out_and_not_unknown(tmp_path: Path, began: str) -> None:
+    async def scenario() -> None:
+        path = tmp_path / "j.db"
+        server = await healthy("tcp")
+        spec = stream(server.port)
+        async with probed(path, spec) as stats:
+            await until(lambda: stats.now_state == "up" and stats.probes > 3)
+            if began == "before the restart":
+                await server.close()
+                await until(lambda: stats.now_state == "down")
+        ended = time.time()
+        if began == "during it":
+            await server.close()
+        async with probed(path, spec) as stats:
+            await until(lambda: stats.now_state == "down")
+            server = await healthy("tcp", port=spec.port)
+            await until(lambda: stats.now_state == "up")
+            await until(lambda: not stats.troubled())
+            told = [item for item in stats.record.history() if item["kind"] in ("outage", "blip")]
+            earlier, last = told[:-1], told[-1]
+            assert [item["state"] for item in earlier] == (["truncated"] if began == "before the restart" else [])
+            assert stats.outages == len(told)
+            assert last["state"] == "closed"
+            begin = times.seconds(last["start"]["earliest"])
+            # What was told already is not told again; what began while nobody looked may be as old as the last answer.
+            assert (begin > ended) == bool(earlier)
+        await server.close()
+
+    run(scenario())
+
+
+def test_what_was_not_reached_for_days_is_as_unknown_as_what_never_was(tmp_path: Path) -> None:
+    async def first(life: Life) -> None:
+        life.stats.last_success = time.time() - 2 * LATELY
+        await life.record.save()
+
+    def second(life: Life) -> None:
+        life.stats.begin(time.monotonic())
+        assert life.stats.reached_before(time.monotonic()) is None
+        assert life.stats.last_success == 0.0  # so that it is told of as never reached
 
     lives(tmp_path / "j.db", first, second)
 

@@ -195,26 +195,27 @@ class Run:
 class Book:
     """The outages of one stream. Feed it evidence in any order within a horizon; it decides in the order of times.
 
-    interval is the stream's T in seconds. Every method that takes `horizon` means by it: no evidence with an earlier
+    interval is the stream's T in seconds. `good`, where the target was reached by somebody before: the start of their
+    last good probe, or any time before it. Every method that takes `horizon` means by it: no evidence with an earlier
     time can still come (the start of the oldest undecided probe, or infinity).
     """
 
-    __slots__ = ("_good", "_last_down", "_numbers", "_queue", "_run", "_seen", "_settling", "interval")
+    __slots__ = ("_before", "_good", "_last_down", "_numbers", "_queue", "_run", "_seen", "_settling", "interval")
 
-    def __init__(self, interval: float) -> None:
+    def __init__(self, interval: float, good: float | None = None) -> None:
         self.interval = interval
-        self._good = -NEVER  # start of the last good probe
+        self._good = self._before = -NEVER if good is None else good  # start of the last good probe
         self._last_down = -NEVER  # start of the last failure of the run before (rule 8)
         self._numbers = 0
         self._queue: list[tuple[float, int, Evidence]] = []
         self._run: Run | None = None
         self._settling: list[Run] = []
-        self._seen = False
+        self._seen = good is not None
 
     @property
     def seen(self) -> bool:
-        """Has the target ever been reached? Before that, failures are no outage: the state is unknown."""
-        return self._seen
+        """Is it known how the target is? Before it was ever reached, failures are no outage: the state is unknown."""
+        return self._good > self._before or self._run is not None or self._last_down > -NEVER
 
     @property
     def failing(self) -> bool:

@@ -26,6 +26,7 @@ ALIVE = 1.0  # seconds after the last tick in which streams may pass for observe
 MARK_SECONDS = 10.0
 MARKS = 90  # of them is the window of coverage
 COVERAGE_WINDOW = MARKS * MARK_SECONDS
+LATELY = 86400.0  # seconds; a target that has not answered the process before us for longer counts as never reached
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +94,7 @@ class Stats:
     unfinished: Callable[[float], list[Event]] = lambda _now: []
     last_outage: Last | None = None
     left_open: dict[str, SavedEvent] = field(default_factory=dict)  # by the process before us
+    truncated_at: float = -math.inf  # monotonic: until then may have lasted what was ended without being over
     entered: int = -1  # the `seq` of our last entry in the history; of the process before us, until we have one
     # Of each event that is not finished: the peer before it, and wall minus monotonic clock when it began. An event may
     # begin while the one before it still waits for its kind.
@@ -122,9 +124,21 @@ class Stats:
     def begin(self, now: float) -> None:
         """It is probed from now on."""
         if self._began is None:
+            if time() - self.last_success > LATELY:
+                self.last_success = 0.0
             self._began = self.record.clock(now), self.observed_seconds
             self._stalled = self.record.stall_seconds
             self._marks = array("d", [math.nan]) * (MARKS + 1)
+
+    def reached_before(self, now: float) -> float | None:
+        """Since when (monotonic) a target may be out that answered before we were restarted or slept; None: it did not.
+
+        Without it what is out over a restart would be as unknown as what never was there, for as long as it is out.
+        """
+        if not self.last_success:
+            return None
+        asked = now - max(time() - self.last_success, 0.0) - self.spec.patience  # at the earliest, for that answer
+        return max(asked, self.truncated_at)
 
     @property
     def began(self) -> tuple[float, float] | None:
@@ -282,6 +296,7 @@ class Stats:
 
     def truncated(self, item: Mapping[str, Any], counted: float) -> None:
         """The process before us ended while this was open: what is known of it counts."""
+        self.truncated_at = monotonic()
         length = item["duration"]
         ledger = {"frozen": "peer", "break": "flow"}.get(item["kind"], "path")
         self._add(ledger, max(0.0, length["estimate"] - counted))

@@ -133,9 +133,10 @@ class Stream:
         self._first_point = first_point(phase(self.spec.key, interval), interval, now)
         self._shared.wheel.every(self._first_point, interval, self._on_point)
         self.stats.begin(now)
+        self._book = Book(interval, self.stats.reached_before(now))
 
     def begin_anew(self, slept: float) -> None:
-        """After the machine slept for so many seconds: forget what was under way, and whether the target is up."""
+        """After the machine slept for so many seconds: forget what was under way, and how the target is."""
         for link in list(self._links.values()):
             for probe in link.outstanding.values():
                 probe.decided = True
@@ -148,7 +149,7 @@ class Stream:
         self._wake_filed = 0.0
         self._late_since = monotonic()
         self.stats.cut(slept)
-        self._book = Book(self.spec.interval)
+        self._book = Book(self.spec.interval, self.stats.reached_before(monotonic()))
 
     def stop(self) -> None:
         """Close everything; what is undecided stays unknown."""
