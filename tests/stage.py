@@ -50,8 +50,10 @@ def outside(targets: int, paths: int = 3) -> list[Stream]:
     ]
 
 
-def told_by(source: str, targets: Sequence[str], state: Any = "up", **more: Any) -> tuple[Placed, ...]:
-    """What a peer tells of others."""
+def told_by(
+    source: str, targets: Sequence[str], state: Any = "up", observed: float = 0.0, **more: Any
+) -> tuple[Placed, ...]:
+    """What a peer tells of others, each of which it observed for so many seconds."""
     seen = [
         Seen(
             source=source, target=target, path="service", protocol=protocol, state=state, since=time.time() - 60, **more
@@ -60,7 +62,7 @@ def told_by(source: str, targets: Sequence[str], state: Any = "up", **more: Any)
         for protocol in PROTOCOLS
         if target != source
     ]
-    return tuple(Placed(f"{each.source}|{each.target}|service|{each.protocol}|4", each) for each in seen)
+    return tuple(Placed(f"{each.source}|{each.target}|service|{each.protocol}|4", each, observed) for each in seen)
 
 
 class Stage:

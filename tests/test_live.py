@@ -14,13 +14,16 @@ import pytest
 from box import run, until
 from stage import TOKEN, Stage, outside, stage, told_by
 from test_journal import hanging
+from test_pull import item
 from test_state import applied
 
 from exporters import journal as journals
 from exporters.bastion import broadcast, covered, state
 from exporters.bastion import view as view_module
+from exporters.bastion.told import Item
 from exporters.history import command
 from exporters.journal import Journal
+from exporters.times import iso
 
 
 class Tab:
@@ -634,6 +637,40 @@ def test_a_source_that_was_dead_is_named_though_others_saw_every_path(monkeypatc
             assert "b" in await missed()
             on.peer("b", told_by("b", names), journal="one")  # it was there all the time: its journal tells
             assert "b" not in await missed()
+
+    run(scenario())
+
+
+def test_what_a_peer_observed_before_this_bastion_heard_it_counts_less_its_gaps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(view_module, "COVERAGE_SECONDS", 0.05)
+
+    async def scenario() -> None:
+        async with stage(outside(1, paths=1)) as on:
+
+            async def least() -> tuple[str, float]:
+                await asyncio.sleep(0.06)
+                found = (await on.broadcast.fresh())["facts"]["coverage"]
+                return found["worst"][0], found["share"]
+
+            await on.broadcast.fresh()
+            on.view._since -= 100  # a bastion before us began then
+            on.view._began = dict.fromkeys(on.view._began, on.view._since)
+            on.peer("a", told_by("a", ["b"], observed=1000.0), journal="journal-of-a")
+            assert (await least())[1] == 1.0
+            on.peer("c", told_by("c", ["d"], observed=75.0))
+            target, share = await least()
+            assert target == "d"
+            assert share == pytest.approx(0.75, abs=0.1)
+            now = time.time()
+            begin, end = iso(now - 80), iso(now - 20)
+            gap = item(1, kind="gap", stream="", name="a", start_time=begin, end_time=end)
+            gap |= {"start": {"earliest": begin, "latest": begin}, "end": {"earliest": end, "latest": end}}
+            on.pull.heard.add("a", "journal-of-a", [Item.model_validate(gap)], 0.0)
+            target, share = await least()
+            assert target == "b"
+            assert share == pytest.approx(0.4, abs=0.1)
 
     run(scenario())
 

@@ -16,10 +16,11 @@ from exporters.verdict.compare import Finding, Seen, compare_all
 
 
 class Placed(NamedTuple):
-    """A stream as it stands, and the key by which its source knows it."""
+    """A stream as it stands, the key by which its source knows it, and for how many seconds that has observed it."""
 
     key: str
     seen: Seen
+    observed: float = 0.0
 
 
 def placed(status: Status, offset: float) -> tuple[Placed, ...]:
@@ -41,6 +42,7 @@ def placed(status: Status, offset: float) -> tuple[Placed, ...]:
                 source_zone=status.zone,
                 target_zone=each.peer.get("zone", ""),
             ),
+            each.observed_seconds,
         )
         for each in status.streams
     )
@@ -61,7 +63,7 @@ def look(
     """What is to blame, worst first; `breaks`: connections lately broken, by stream; `names`: see `same`."""
     keys: dict[tuple[str, bool], list[str]] = defaultdict(list)
     renamed: list[Seen] = []
-    for key, seen in streams:
+    for key, seen, _ in streams:
         target = logical(seen.target, seen.path)
         one = seen._replace(
             source=names.get(seen.source, seen.source), target=names.get(target, target), breaks=breaks.get(key, 0)

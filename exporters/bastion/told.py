@@ -114,6 +114,7 @@ class Stream(BaseModel):
     since: Time
     cause: Word = ""
     observed: bool = True
+    observed_seconds: Seconds = 0.0  # in all, over the peer's restarts
     peer: Annotated[dict[Word, Name], Field(max_length=16)] = {}
     open: Item | None = None
 

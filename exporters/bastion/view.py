@@ -151,10 +151,11 @@ class View:
                 if self._told.get(place) == seen:
                     continue
                 self._told[place] = seen
-                since = wall - (now - source.at) if peer.heard else peer.since
+                told = wall - (now - source.at)
+                since = told if peer.heard else peer.since
                 self._account(place, source, fresh=seen[1], since=since, wall=wall)
                 was = self._parts.get(place, {})
-                part = self._read(source, was, peer.since, None if seen[1] else since)
+                part = self._read(source, was, (peer.since, told), None if seen[1] else since)
                 changed = changed or part != was
                 self._parts[place] = part
                 await asyncio.sleep(0)
@@ -180,15 +181,16 @@ class View:
             self._absent = defaultdict(list, list(self._absent.items())[-MOST_SOURCES:])
 
     def _read(
-        self, source: Source, before: Mapping[str, Cell], heard_since: float, unknown_since: float | None
+        self, source: Source, before: Mapping[str, Cell], heard: tuple[float, float], unknown_since: float | None
     ) -> dict[str, Cell]:
-        """The cells of one source; `unknown_since`: its word counts no more."""
+        """The cells of one source, `heard` since when and last; `unknown_since`: its word counts no more."""
         part: dict[str, Cell] = {}
-        for _, seen in source.streams:
+        for _, seen, observed in source.streams:
             number = self._number(f"in|{seen.source}|{seen.target}|{seen.path}|{seen.protocol}|{seen.family}")
             if number not in self._named:
                 self._named[number] = ["in", seen.source, seen.target, seen.path, seen.protocol, seen.family, 0]
-                self._began[number] = heard_since
+                # What it observed before we heard it counts: its gaps are in its history.
+                self._began[number] = min(heard[0], heard[1] - observed)
             was = before.get(number)
             if unknown_since is not None:
                 part[number] = was if was and was[0] == "unknown" else ("unknown", round(unknown_since, 3), "")
