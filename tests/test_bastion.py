@@ -261,6 +261,24 @@ def test_clearing_needs_the_token_and_reaches_all_peers(site: Site) -> None:
     wait_for(lambda: data(bastion)["history"])  # what comes after is shown
 
 
+@pytest.mark.slow  # files are looked at every five seconds
+def test_peers_are_cleared_with_the_token_as_its_file_has_it_now(site: Site) -> None:
+    one = site.peer("one")
+    rotated = site.folder / "token"
+    rotated.write_text("before\n")
+    ports = {"NODEPORT_PEERS": node_ports(peer_1_np=one)}
+    bastion = site.bastion(ports, {"--web.token-file": str(rotated)})
+    wait_for(lambda: heard(bastion) == {"peer-1": True})
+    clear = "/api/clear_history"
+    said = "history cleared\nnot that of peer-1: answers 401"
+    assert bastion.get(clear, method="POST", token="before") == (200, said)
+    (site.folder / "new").write_text(f"{TOKEN}\n")
+    (site.folder / "new").rename(rotated)  # as the kubelet does
+    wait_for(lambda: bastion.get(clear, method="POST", token=TOKEN)[0] == 200)
+    assert bastion.get(clear, method="POST", token="before")[0] == 401
+    assert bastion.get(clear, method="POST", token=TOKEN) == (200, "history cleared")
+
+
 def test_without_a_token_nothing_can_be_cleared_or_reloaded(bare: Exporter) -> None:
     assert bare.get("/api/clear_history", method="POST", token=TOKEN)[0] == 403
     assert bare.get("/-/reload", method="POST", token=TOKEN)[0] == 403
