@@ -349,14 +349,14 @@ def test_counters_that_cannot_be_read_begin_at_0(tmp_path: Path, value: bytes) -
 
 
 @contextlib.asynccontextmanager
-async def probed(path: Path, spec: Stream) -> AsyncIterator[Stats]:
-    """A stream, probed by a process of its own."""
+async def probed(path: Path, spec: Stream) -> AsyncIterator[tuple[Record, Stats]]:
+    """A stream, probed by a process of its own: its record and its stats."""
     journal = Journal(path)
     record = Record([spec], OURSELVES, journal=journal)
     engine = Engine([spec], OURSELVES, record, asyncio.get_running_loop())
     engine.start()
     try:
-        yield only(record)
+        yield record, only(record)
         await record.save()
     finally:
         await engine.stop()
@@ -370,7 +370,7 @@ def test_what_is_out_after_a_restart_is_out_and_not_unknown(tmp_path: Path, bega
         path = tmp_path / "j.db"
         server = await healthy("tcp")
         spec = stream(server.port)
-        async with probed(path, spec) as stats:
+        async with probed(path, spec) as (_, stats):
             await until(lambda: stats.now_state == "up" and stats.probes > 3)
             if began == "before the restart":
                 await server.close()
@@ -378,12 +378,13 @@ def test_what_is_out_after_a_restart_is_out_and_not_unknown(tmp_path: Path, bega
         ended = time.time()
         if began == "during it":
             await server.close()
-        async with probed(path, spec) as stats:
+        async with probed(path, spec) as (record, stats):
             await until(lambda: stats.now_state == "down")
             server = await healthy("tcp", port=spec.port)
             await until(lambda: stats.now_state == "up")
             await until(lambda: not stats.troubled())
-            told = [item for item in stats.record.history() if item["kind"] in ("outage", "blip")]
+            await record.save()
+            told = [item for item in record.history() if item["kind"] in ("outage", "blip")]
             earlier, last = told[:-1], told[-1]
             assert [item["state"] for item in earlier] == (["truncated"] if began == "before the restart" else [])
             assert stats.outages == len(told)
