@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
@@ -83,9 +84,9 @@ _alerts = msgspec.json.Decoder(list[_Alert]).decode
 class Client:
     """Asks; `async with` closes its connections. What goes wrong raises AskError."""
 
-    def __init__(self, *, insecure: bool) -> None:
+    def __init__(self, tls: ssl.SSLContext) -> None:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=not insecure, limit=AT_A_TIME),
+            connector=aiohttp.TCPConnector(ssl=tls, limit=AT_A_TIME),
             timeout=aiohttp.ClientTimeout(total=SECONDS),
             auto_decompress=False,
             headers={hdrs.ACCEPT_ENCODING: "identity"},
@@ -121,7 +122,7 @@ class Client:
         except TimeoutError:
             raise AskError(f"{url} gives no whole answer in {SECONDS:.0f} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise AskError(f"{url} does not answer: {error or type(error).__name__}"[:300]) from None
+            raise AskError(f"{url} does not answer: {str(error) or type(error).__name__}"[:300]) from None
 
     async def good(self, url: str, query: Sequence[tuple[str, str]] = (), token: str = "") -> bytes:
         """The body of an answer with status 200."""
@@ -141,7 +142,7 @@ async def exporters(client: Client, urls: Sequence[str], token: str) -> list[Exp
 
 async def _exporter(client: Client, url: str, token: str) -> Exporter:
     try:
-        samples = [await _sample(client, url) for _ in range(SAMPLES)]
+        samples = [await _sample(client, url, token) for _ in range(SAMPLES)]
     except AskError as wrong:
         return Exporter(url, wrong=str(wrong))
     error, offset, status = min(samples, key=lambda each: each[:2])
@@ -153,10 +154,10 @@ async def _exporter(client: Client, url: str, token: str) -> Exporter:
     return Exporter(url, status.source, "", status.phases is None, streams, offset, error, said)
 
 
-async def _sample(client: Client, url: str) -> tuple[float, float, _Status]:
+async def _sample(client: Client, url: str, token: str) -> tuple[float, float, _Status]:
     """Half the round trip, the seconds its clock is ahead of ours, and what it said."""
     before, begun = time.time(), time.monotonic()
-    body = await client.good(f"{url}/status")
+    body = await client.good(f"{url}/status", token=token)
     took = time.monotonic() - begun
     try:
         status = _status(body)

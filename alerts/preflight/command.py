@@ -2,32 +2,45 @@
 
 import argparse
 import asyncio
-import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from typing import NamedTuple
 
 from alerts.preflight import ask, checks
 from alerts.preflight.ask import ALERT, Alertmanager, AskError, Client
 from alerts.preflight.checks import Check
-from exporters import targets
+from exporters import reach, targets
 from exporters.ends import Parser
 from exporters.history.shown import columns
 from exporters.history.source import base_url
 from exporters.plain import plain
+from exporters.reach import Reach
+from exporters.strictyaml import BadInput
 from exporters.verdict.explain import SLACK
 
 CHECKS = ("paths", "clocks", "tokens", "prometheus", "alerts")
 CODES = {"pass": 0, "fail": 2, "unknown": 1}
 
 
+class Tokens(NamedTuple):
+    """Of who is no exporter; "" for none."""
+
+    prometheus: str
+    alertmanager: str
+
+
 def main(argv: Sequence[str]) -> int:
     """0: all is ready; 2: something is not; 1: something could not be found out."""
     args = _checked(_parser(), argv)
     try:
-        found = asyncio.run(_all(args, _token(args.token_file, "OVNWATCH_TOKEN")))
-    except (OSError, UnicodeDecodeError) as error:
+        how = reach.reach(args)
+        tokens = Tokens(*(reach.token(getattr(args, _secret(name)), f"--{name}.token-file") for name in Tokens._fields))
+        found = asyncio.run(_all(args, how, tokens))
+    except BadInput as bad:
+        print(bad, file=sys.stderr)
+        return 1
+    except OSError as error:  # the webhook's port
         print(f"ovnwatch preflight: {plain(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -39,33 +52,32 @@ def main(argv: Sequence[str]) -> int:
     return CODES[verdict]
 
 
-async def _all(args: argparse.Namespace, token: str) -> list[Check]:
-    async with Client(insecure=args.insecure) as client:
-        exporters = await ask.exporters(client, args.url, token)
+async def _all(args: argparse.Namespace, how: Reach, tokens: Tokens) -> list[Check]:
+    async with Client(how.tls) as client:
+        exporters = await ask.exporters(client, args.url, how.token)
         found: list[Check] = []
         if "paths" not in args.skip:
             found += checks.paths(exporters)
         if "clocks" not in args.skip:
             found += checks.clocks(exporters, args.clock_limit)
         if "tokens" not in args.skip:
-            found += checks.tokens(exporters, given=bool(token))
+            found += checks.tokens(exporters, given=bool(how.token))
         if "prometheus" not in args.skip:
             series, wrong = [], ""
             try:
-                series = await ask.scraped(client, args.prometheus, _token(args.prometheus_token_file))
+                series = await ask.scraped(client, args.prometheus, tokens.prometheus)
             except AskError as error:
                 wrong = str(error)
             found += checks.scrapes(exporters, series, wrong)
         if "alerts" not in args.skip:
-            secret, labels = _token(args.alertmanager_token_file), dict(args.alert_label)
-            alertmanager = Alertmanager(client, args.alertmanager, secret)
-            said = await ask.alerted(alertmanager, labels, args.webhook, args.alert_timeout)
+            alertmanager = Alertmanager(client, args.alertmanager, tokens.alertmanager)
+            said = await ask.alerted(alertmanager, dict(args.alert_label), args.webhook, args.alert_timeout)
             found += checks.alerts(said, ALERT, args.alert_timeout)
         return found
 
 
-def _token(file: Path | None, variable: str = "") -> str:
-    return file.read_text(encoding="utf-8").strip() if file else os.environ.get(variable, "") if variable else ""
+def _secret(name: str) -> str:
+    return f"{name}_token_file"
 
 
 def _table(found: Sequence[Check]) -> Iterator[str]:
@@ -87,11 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--prometheus", type=_url, metavar="URL", help="does it scrape them?")
     parser.add_argument("--alertmanager", type=_url, metavar="URL", help="does a test alert arrive there?")
     parser.add_argument("--skip", action="append", choices=CHECKS, default=[], help="do not check that")
-    parser.add_argument("--web.token-file", dest="token_file", type=Path, metavar="FILE", help="else OVNWATCH_TOKEN")
-    for each in ("prometheus", "alertmanager"):
-        parser.add_argument(
-            f"--{each}.token-file", dest=f"{each}_token_file", type=Path, metavar="FILE", help="its own"
-        )
+    reach.add_flags(parser)
+    for each in Tokens._fields:
+        parser.add_argument(f"--{each}.token-file", dest=_secret(each), metavar="FILE", help="its own")
     parser.add_argument(
         "--clock-limit", type=_seconds, default=SLACK, metavar="SECONDS", help="clocks may be apart [%(default)s]"
     )
@@ -106,7 +116,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--alert-timeout", type=_seconds, default=60.0, metavar="SECONDS", help="until the webhook is called [60]"
     )
-    parser.add_argument("--insecure", action="store_true", help="take any certificate")
     parser.add_argument("--output", choices=("table", "json"), default="table", help="[%(default)s]")
     return parser
 

@@ -9,7 +9,7 @@ from alerts.report import limits
 from alerts.report.build import NoWindowError, Window, from_baseline, named, report
 from alerts.report.forms import FORMS
 from alerts.report.read import Told, told
-from exporters import times
+from exporters import reach, times
 from exporters.ends import Parser
 from exporters.history.source import File, Remote, SourceError, base_url
 from exporters.plain import plain
@@ -49,7 +49,8 @@ def main(argv: Sequence[str]) -> int:
 
 def _read(args: argparse.Namespace) -> Sequence[Told]:
     said = []
-    remotes = [Remote(url, {}, insecure=args.insecure) for url in args.url]
+    how = reach.reach(args) if args.url else None
+    remotes = [Remote(url, {}, how) for url in args.url]
     sources: list[Remote | File] = [*remotes, *map(File, args.journal)]
     for source in sources:
         with source:
@@ -81,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--url", action="append", type=_url, default=[], help="of an exporter; may be given again")
     parser.add_argument("--journal", nargs="+", action="extend", type=Path, default=[], metavar="FILE", help="journals")
-    parser.add_argument("--insecure", action="store_true", help="take any certificate for the exporters'")
+    reach.add_flags(parser)
     parser.add_argument("--window", metavar="NAME", help="the newest window of that name")
     parser.add_argument("--from", dest="begin", type=_time, metavar="TIME", help="instead, as 2026-01-02T03:04:05Z")
     parser.add_argument("--to", dest="end", type=_time, metavar="TIME", help="with --from")

@@ -10,11 +10,14 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from exporters import reach
 from exporters.ends import Parser
 from exporters.history.source import Remote, SourceError, base_url
 from exporters.plain import plain
+from exporters.strictyaml import BadInput
 
 EVERY = 1.0  # seconds between two questions
+ANSWER_SECONDS = 10.0
 UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 MOST = 86400.0
 Line = Annotated[str, Meta(max_length=4096)]
@@ -31,9 +34,14 @@ _read = msgspec.json.Decoder(_Answer).decode
 def main(argv: Sequence[str]) -> int:
     """0: go; 2: stop, or still wait at the timeout; 1: the bastion could not be asked until then."""
     args = _parser().parse_args(argv)
+    try:
+        how = reach.reach(args)
+    except BadInput as bad:
+        print(bad, file=sys.stderr)
+        return 1
     query = {"quiet": f"{args.quiet:g}", "budget_left": f"{args.budget_left:g}"}
     until, told = time.monotonic() + args.timeout, ""
-    with Remote(args.url, {}, insecure=args.insecure) as bastion:
+    with Remote(args.url, {}, how, seconds=ANSWER_SECONDS) as bastion:
         while True:
             try:
                 answer = _read(bastion.answer("/gate", query))
@@ -61,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quiet", type=_length, default=60.0, metavar="TIME", help="without an outage; default 60s")
     parser.add_argument("--budget-left", type=_length, default=0.0, metavar="TIME", help="of the window; default 0")
     parser.add_argument("--timeout", type=_length, default=900.0, metavar="TIME", help="default 15m; 0 asks once")
-    parser.add_argument("--insecure", action="store_true", help="take any certificate for the bastion's")
+    reach.add_flags(parser)
     return parser
 
 

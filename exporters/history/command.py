@@ -11,13 +11,14 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO
 
-from exporters import options, times
+from exporters import options, reach, times
 from exporters.ends import Parser
 from exporters.history.checks import Checker
 from exporters.history.items import Read, RefusedError, Wanted, read
 from exporters.history.shown import FORMS, line
 from exporters.history.source import File, Remote, SourceError, TornError, base_url
 from exporters.plain import plain
+from exporters.strictyaml import BadInput
 
 MOST_TOLD = 20  # problems that verify tells; the rest are counted
 FILTERS = ("kind", "path", "target", "state")
@@ -48,6 +49,8 @@ def main(argv: Sequence[str]) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         else:
             print(f"ovnwatch history: {plain(str(error))}", file=sys.stderr)
+    except BadInput as bad:
+        print(bad, file=sys.stderr)
     except KeyboardInterrupt:
         pass
     return 1
@@ -57,7 +60,7 @@ def _source(args: argparse.Namespace) -> AbstractContextManager[Remote | File]:
     if args.journal:
         return File(args.journal)
     one_each = {name: next(iter(words)) for name in FILTERS if len(words := getattr(args, name, ())) == 1}
-    return Remote(args.url, one_each, insecure=args.insecure)
+    return Remote(args.url, one_each, reach.reach(args))
 
 
 def _show(args: argparse.Namespace, source: Remote | File) -> int:
@@ -161,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
         where = sub.add_mutually_exclusive_group(required=True)
         where.add_argument("--url", type=_url, help="of an exporter that serves /history, as http://node-1:8082")
         where.add_argument("--journal", type=Path, metavar="FILE", help="a journal; its exporter may be running")
-        sub.add_argument("--insecure", action="store_true", help="take any certificate for the exporter's")
+        reach.add_flags(sub)
         sub.add_argument("--output", choices=forms, default=forms[0], help="default: %(default)s")
         if work is not _verify:
             _add_filters(sub)

@@ -4,7 +4,6 @@ An exporter is a stranger: its answers are bounded in bytes, number and time, an
 """
 
 import asyncio
-import ssl
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +15,7 @@ import msgspec
 
 from exporters.history.items import Page, RefusedError, read_page, seq_of
 from exporters.journal import About, JournalError, Row, Saved, about, read_only, saved_beside
+from exporters.reach import Reach
 
 Data = TypeVar("Data")
 Result = TypeVar("Result")
@@ -61,16 +61,16 @@ def base_url(text: str) -> str:
 class Remote:
     """An exporter's history; `with` closes the connection. Reading raises SourceError."""
 
-    def __init__(self, url: str, wanted: Mapping[str, str], *, insecure: bool = False) -> None:
-        """`wanted`: values by which the exporter itself shall choose."""
+    def __init__(
+        self, url: str, wanted: Mapping[str, str], reach: Reach | None = None, *, seconds: float = 0.0
+    ) -> None:
+        """`wanted`: values by which the exporter itself shall choose; `seconds`: for an answer, else a page's."""
         self.name = url
         self._wanted = wanted
         self.journal = ""
         self._runner = asyncio.Runner()
-        self._tls = ssl.create_default_context()
-        if insecure:
-            self._tls.check_hostname = False
-            self._tls.verify_mode = ssl.CERT_NONE
+        self._reach = reach or Reach()
+        self._seconds = seconds or PAGE_SECONDS
         self._session: aiohttp.ClientSession | None = None
 
     def __enter__(self) -> Self:
@@ -119,7 +119,7 @@ class Remote:
         try:
             return self._runner.run(self._get(path, query))
         except TimeoutError:
-            raise SourceError(f"{self.name}: no whole answer in {PAGE_SECONDS:.0f} s") from None
+            raise SourceError(f"{self.name}: no whole answer in {self._seconds:.0f} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise SourceError(f"{self.name}: {str(error) or type(error).__name__}"[:300]) from None
 
@@ -132,13 +132,13 @@ class Remote:
     async def _get(self, path: str, query: Mapping[str, str]) -> bytes:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=self._tls),
-                timeout=aiohttp.ClientTimeout(total=PAGE_SECONDS),
+                connector=aiohttp.TCPConnector(ssl=self._reach.tls),
+                timeout=aiohttp.ClientTimeout(total=self._seconds),
                 auto_decompress=False,  # a few bytes could become any number
-                headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+                headers={"Accept": "application/json", "Accept-Encoding": "identity", **self._reach.headers},
             )
         async with (
-            asyncio.timeout(PAGE_SECONDS),
+            asyncio.timeout(self._seconds),
             self._session.get(f"{self.name}{path}", params=query, allow_redirects=False) as answer,
         ):
             if answer.status != 200:

@@ -1,15 +1,21 @@
 """`ovnwatch migration mark PHASE [--node NODE]`: tells a migration exporter which phase begins, or that it ends."""
 
 import argparse
+import http.client
 import json
-import os
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
+import msgspec
+
+from exporters import reach
 from exporters.ends import Parser
+from exporters.plain import plain
+from exporters.reach import Reach
+from exporters.strictyaml import BadInput
 
 SECONDS = 10.0
 MOST_BYTES = 64 * 1024
@@ -19,34 +25,48 @@ def main(argv: Sequence[str]) -> int:
     """0: marked; 1: anything else."""
     args = _parser().parse_args(argv)
     try:
-        token = (
-            args.token_file.read_text(encoding="utf-8").strip() if args.token_file else os.environ.get("OVNWATCH_TOKEN")
-        )
-        if not token:
+        how = reach.reach(args)
+        if not how.token:
             raise ValueError("no token: --web.token-file or OVNWATCH_TOKEN")  # noqa: TRY301 - told as the others are
-        _post(args.url, token, {"phase": args.phase, "node": args.node, "rolls": args.rolls})
+        _post(args.url, how, {"phase": args.phase, "node": args.node, "rolls": args.rolls})
+    except BadInput as bad:
+        print(bad, file=sys.stderr)
+        return 1
     except urllib.error.HTTPError as error:
-        print(f"ovnwatch migration mark: {args.url}: {error.code}: {_plain(error.read(MOST_BYTES))}", file=sys.stderr)
+        said = " ".join(error.read(MOST_BYTES).decode("utf-8", "replace").split())[:300]
+        print(plain(f"ovnwatch migration mark: {args.url}: {error.code}: {said}"), file=sys.stderr)
         return 1
-    except (OSError, ValueError) as error:
-        print(f"ovnwatch migration mark: {args.url}: {error}", file=sys.stderr)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        said = str(error) or type(error).__name__
+        print(plain(f"ovnwatch migration mark: {args.url}: {said}"[:500]), file=sys.stderr)
         return 1
-    print(f"{args.phase} of {args.node or 'the cluster'}")
+    print(plain(f"{args.phase} of {args.node or 'the cluster'}"))
     return 0
 
 
-def _post(url: str, token: str, body: dict[str, object]) -> None:
-    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+class _Straight(urllib.request.HTTPRedirectHandler):
+    """The token goes where it was sent to, and nowhere else."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
+def _post(url: str, how: Reach, body: dict[str, object]) -> None:
+    headers = {**how.headers, "Content-Type": "application/json"}
     where = f"{url.rstrip('/')}/api/phases"
     request = urllib.request.Request(where, json.dumps(body).encode(), headers, method="POST")  # noqa: S310 - checked
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    direct = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=how.tls), _Straight
+    )
     with direct.open(request, timeout=SECONDS) as answer:
-        answer.read(MOST_BYTES)
+        _read(answer.read(MOST_BYTES))  # raises ValueError where it is none of a migration exporter
 
 
-def _plain(body: bytes) -> str:
-    text = " ".join(body.decode("utf-8", "replace").split())
-    return "".join(each if each.isprintable() else "?" for each in text)[:300]
+class _Answer(msgspec.Struct):
+    changed: Any
+
+
+_read = msgspec.json.Decoder(_Answer).decode
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--node", default="", help="whose turn it is; * for all nodes; the cluster's if not given")
     parser.add_argument("--rolls", action="store_true", help="it goes from node to node without their names being told")
     parser.add_argument("--url", type=_url, default="http://127.0.0.1:9482", help="default: %(default)s")
-    parser.add_argument("--web.token-file", dest="token_file", type=Path, metavar="FILE", help="else OVNWATCH_TOKEN")
+    reach.add_flags(parser)
     return parser
 
 
