@@ -74,9 +74,10 @@ def window(seq: int, budget: float | None = None, name: str = "night") -> Item:
     return item(seq, "window", 0.0, 1000.0, cause="named", text=name, budget_seconds=budget)
 
 
-def journal(path: Path, items: Sequence[Item], streams: Sequence[str] = (), *, since: float = -100.0) -> Path:
-    """A journal of an exporter that watched `streams` from `since` of the window to a little after it."""
-    alive = END + 10.0
+def journal(
+    path: Path, items: Sequence[Item], streams: Sequence[str] = (), *, since: float = -100.0, alive: float = END + 10.0
+) -> Path:
+    """A journal of an exporter that watched `streams` from `since` of the window until it was `alive` last."""
     gaps = sum(each["duration"]["estimate"] for each in items if each["kind"] == "gap")
     counters = [0.0] * len(COUNTERS)
     counters[COUNTERS.index("observed_seconds")] = alive - BEGIN - since - gaps
@@ -163,6 +164,39 @@ def test_the_same_night_with_shuffled_phases_is_not_explained(reporting: Reporti
     code, found = reporting(NIGHT, [turn(1, "n2", 600, 700), turn(2, "n1", 800, 900)])
     assert code == 2
     assert found["explained"]["unexplained"] == 3
+
+
+@pytest.mark.parametrize("first", ["bastion", "migration"])
+def test_a_turn_that_a_copy_has_open_still_ended(first: str, tmp_path: Path, capsys: Capture) -> None:
+    """A bastion keeps what a migration exporter tells; when that one could not be asked, its copy stays behind."""
+    files = {
+        "bastion": journal(tmp_path / "bastion.db", [window(1), turn(1, "n1", 100, None)]),
+        "migration": journal(tmp_path / "migration.db", [turn(1, "n1", 100, 200)]),
+    }
+    late = journal(tmp_path / "n2.db", [out(9, "n2", "n1", 700, 703)], STREAMS["n2"])
+    order = [files.pop(first), *files.values(), late]
+    assert main(["--journal", *map(str, order), "--window=night", "--output=json"]) == 2
+    found = json.loads(capsys.readouterr().out)
+    assert [each["verdict"] for each in found["outages"]] == ["unexplained"]
+    assert [each["end"] for each in found["turns"]] == [iso(BEGIN + 200)]
+
+
+def test_a_phase_whose_exporter_fell_silent_explains_nothing_later(tmp_path: Path, capsys: Capture) -> None:
+    outages = [out(8, "n2", "n1", 150, 153), out(9, "n2", "n1", 700, 703)]
+    files = [
+        journal(tmp_path / "bastion.db", [window(1)]),
+        journal(tmp_path / "migration.db", [turn(1, "n1", 100, None)], alive=BEGIN + 300),
+        journal(tmp_path / "n2.db", outages, STREAMS["n2"]),
+    ]
+    assert main(["--journal", *map(str, files), "--window=night", "--output=json"]) == 2
+    found = json.loads(capsys.readouterr().out)
+    assert [each["verdict"] for each in found["outages"]] == ["expected", "unexplained"]
+    files[1].unlink()
+    journal(files[1], [turn(1, "n1", 100, None)])  # its exporter still runs
+    main(["--journal", *map(str, files), "--window=night", "--output=json"])
+    found = json.loads(capsys.readouterr().out)
+    assert [each["verdict"] for each in found["outages"]] == ["expected", "expected"]
+    assert [each["end"] for each in found["turns"]] == [None]
 
 
 def test_it_is_inconclusive_where_nobody_watched(reporting: Reporting) -> None:

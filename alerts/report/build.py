@@ -15,6 +15,8 @@ from exporters.verdict.explain import OUTSIDE, Event, Explained, Outage, Phase, 
 
 COSTS = frozenset({"outage", "blip"})
 EVENT = "event"  # the cause of a phase entry that happened and did not last
+ENDS = ("open", "truncated", "closed")  # what is known of an entry's end, the least first
+SILENT = 300.0  # seconds for which the last word of who tells phases counts, as that of a cluster does
 VERDICTS = ("expected", "collateral", "unexplained", "observer")
 
 
@@ -49,8 +51,8 @@ def named(said: Sequence[Told], name: str) -> Window:
 def report(said: Sequence[Told], window: Window, limits: Limits) -> dict[str, Any]:
     """All there is to tell of a window; times are ISO 8601, `seconds` [lower, estimate, upper]."""
     where = nodes(said)
-    items = [*{item.id: item for each in said for item in each.items}.values()]  # two may tell of one journal
-    phases = _phases(items)
+    items = _once(said)
+    phases = _phases(items, _known_until(said, window))
     events = _events(items, where)
     keys = {one.key for each in said for one in each.streams}
     streams = {(key[0], key[1], where.get(key[1], "") if key[2] not in OUTSIDE else "") for key in keys}
@@ -139,12 +141,33 @@ def _outage(item: Item, where: Mapping[str, str], alive: float) -> Outage:
     )
 
 
-def _phases(items: Iterable[Item]) -> list[Phase]:
+def _once(said: Iterable[Told]) -> list[Item]:
+    """Two may tell of one entry, as a bastion does of a migration exporter's; a copy may be behind, and still open."""
+    found: dict[str, Item] = {}
+    for item in (item for each in said for item in each.items):
+        before = found.setdefault(item.id, item)
+        if ENDS.index(item.state) > ENDS.index(before.state):
+            found[item.id] = item
+    return [*found.values()]
+
+
+def _known_until(said: Iterable[Told], window: Window) -> dict[str, float]:
+    """By id, how long what is open lasted as far as is known: not longer than the last sign of life of who tells it."""
+    found: dict[str, float] = {}
+    for each in said:
+        silent = 0 < each.alive < window.span.end - SILENT
+        for item in each.items:
+            if item.state == "open":
+                found[item.id] = max(found.get(item.id, -inf), each.alive if silent else inf)
+    return found
+
+
+def _phases(items: Iterable[Item], known_until: Mapping[str, float]) -> list[Phase]:
     found = []
     for item in items:
         if item.kind == "phase" and item.cause != EVENT:
             begin = times.seconds(item.start_time)
-            end = times.seconds(item.end_time) if item.end_time else inf
+            end = times.seconds(item.end_time) if item.end_time else max(begin, known_until.get(item.id, inf))
             if item.state == "truncated":  # who told of it ended: until then it is known
                 end = begin + item.duration.estimate
             found.append(Phase(item.text, begin, end, item.node, item.rolls))
