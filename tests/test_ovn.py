@@ -1,17 +1,29 @@
 """OVN's daemons and databases: what is not in captures, daemons that are gone, and a whole OVN in a lab."""
 
+import math
+import socket
+import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
+from fake_daemon import daemon
+from hypothesis import given
+from hypothesis import strategies as st
 
+from exporters import catalog
 from exporters.node.failing import GarbledError
-from exporters.node.ovn import controller, daemons, raft, remote
+from exporters.node.ovn import controller, daemons, raft, remote, watch
 from exporters.node.ovn import replica as replicas
 from exporters.node.ovn.moves import Moves
 from exporters.node.ovn.northbound import Northbound
-from exporters.node.ovn.replica import OPTIONAL, SET, TEXT, Replica, lacking, options, request
+from exporters.node.ovn.remote import Files
+from exporters.node.ovn.replica import NUMBER, OPTIONAL, SET, TEXT, Replica, lacking, options, request
 from exporters.node.ovn.southbound import Southbound
-from exporters.node.rows import Row
+from exporters.node.ovn.watch import Watch
+from exporters.node.rows import Row, tables
 
 
 def test_a_newer_engine_says_cancel_and_parts_that_only_read_are_left_out() -> None:
@@ -70,7 +82,7 @@ def test_a_tunnel_is_up_by_its_bfd_or_else_if_it_could_be_made() -> None:
 
 # --- what the databases hold
 
-SHAPE = {"T": {"name": TEXT, "many": SET, "at": OPTIONAL, "map": options("a")}, "Counted": {}}
+SHAPE = {"T": {"name": TEXT, "many": SET, "at": OPTIONAL, "map": options("a")}, "N": {"number": NUMBER}, "Counted": {}}
 
 
 def row(replica: Replica) -> tuple[object, ...]:
@@ -115,6 +127,11 @@ def test_a_table_without_columns_is_counted_and_nothing_of_it_kept(monkeypatch: 
         {"T": {"1": None}},
         {"T": {"1": {"initial": {"map": "text"}}}},
         {"T": {"1": {"initial": {"name": ["set", ["a", "b"]]}}}},
+        {"T": {"1": {"initial": {"name": ["set", []]}}}},
+        {"T": {"1": {"initial": {"name": 1}}}},
+        {"N": {"1": {"initial": {"number": "1"}}}},
+        {"N": {"1": {"initial": {"number": True}}}},
+        {"N": {"1": {"initial": {"number": 1 << 70}}}},
     ],
 )
 def test_updates_that_make_no_sense_are_garbled(updates: object) -> None:
@@ -122,8 +139,37 @@ def test_updates_that_make_no_sense_are_garbled(updates: object) -> None:
         Replica(SHAPE).apply(updates)
 
 
+ATOMS = st.one_of(st.text(), st.booleans(), st.integers(), st.floats(), st.just(10**400))
+VALUES = st.one_of(
+    ATOMS,
+    st.lists(ATOMS, max_size=2).map(lambda each: ["set", each]),
+    st.text().map(lambda each: ["uuid", each]),
+    st.dictionaries(st.text(), ATOMS, max_size=2).map(lambda each: ["map", [*map(list, each.items())]]),
+)
+
+
+@pytest.mark.parametrize("make", [Northbound, Southbound])
+@given(data=st.data())
+def test_a_database_of_odd_values_is_garbled_or_gives_rows_that_a_page_can_have(
+    make: Callable[[], Northbound | Southbound], data: st.DataObject
+) -> None:
+    """A server's answer, whatever it is, costs its own collector at most."""
+    view, known = make(), catalog.exported()
+    replica = Replica(view.shape)
+    with suppress(GarbledError):
+        for change in ("initial", "modify"):
+            for table in (table for table, columns in view.shape.items() if columns):
+                wanted = st.fixed_dictionaries({}, optional=dict.fromkeys(view.shape[table], VALUES))
+                replica.apply({table: {"1": {change: data.draw(wanted)}}})
+            view.look(replica, 1.0, 1.0)
+            for each in tables(view.rows(replica, 2.0), known):
+                assert all(math.isfinite(value) for _, value in each.rows())
+
+
 def test_what_a_schema_lacks_is_named() -> None:
-    schema: object = {"tables": {"T": {"columns": {"name": {}, "many": {}, "map": {}}}}}
+    schema: object = {
+        "tables": {"T": {"columns": {"name": {}, "many": {}, "map": {}}}, "N": {"columns": {"number": {}}}}
+    }
     assert list(lacking(SHAPE, schema)) == ["column T.at", "table Counted"]
 
 
@@ -145,12 +191,12 @@ def southbound(number: int, chassis: int) -> Replica:
 
 def test_the_lag_of_a_chassis_is_since_a_later_configuration_was_wanted() -> None:
     view, replica = Southbound(), southbound(5, 4)
-    view.look(replica, 100.0)
+    view.look(replica, 7000.0, 100.0)
     replica.apply({"SB_Global": {"g": {"modify": {"nb_cfg": 6}}}})
-    view.look(replica, 110.0)
+    view.look(replica, 3000.0, 110.0)  # somebody set the clock
 
-    def lag(now: float) -> float:
-        return next(row.value for row in view.rows(replica, now) if row.name == "ovnwatch_ovn_chassis_lag_seconds")
+    def lag(steady: float) -> float:
+        return next(row.value for row in view.rows(replica, steady) if row.name == "ovnwatch_ovn_chassis_lag_seconds")
 
     assert lag(112.0) == 12.0
     replica.apply({"Chassis_Private": {"1": {"modify": {"nb_cfg": 5}}}})
@@ -162,7 +208,7 @@ def test_the_lag_of_a_chassis_is_since_a_later_configuration_was_wanted() -> Non
 def test_only_the_chassis_most_behind_are_shown_one_by_one() -> None:
     view, replica = Southbound(shown=1), southbound(2, 2)
     replica.apply({"Chassis_Private": {"2": {"initial": {"name": "ch2", "nb_cfg": 1}}}})
-    view.look(replica, 1.0)
+    view.look(replica, 1.0, 1.0)
     rows = [row for row in view.rows(replica, 3.0) if row.name.startswith("ovnwatch_ovn_chassis")]
     assert {row.labels for row in rows if row.labels} == {("ch2",)}
     assert next(row.value for row in rows if row.name == "ovnwatch_ovn_chassis_behind") == 1
@@ -189,3 +235,25 @@ def test_addresses_of_databases() -> None:
     for wrong in ("", "tcp:host", "unix:db.sock", "tcp:host:0", "tcp:host:70000", "http:host:1"):
         with pytest.raises(ValueError, match="want unix"):
             remote.parse(wrong)
+
+
+def test_a_server_that_never_answers_does_not_keep_a_watch_from_ending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "PATIENCE", 60.0)
+    asked, enough = threading.Event(), threading.Event()
+
+    def talk(caller: socket.socket) -> None:
+        caller.recv(1)
+        asked.set()
+        enough.wait(60)
+
+    with daemon(tmp_path / "s", talk):
+        watching = Watch(Northbound(), remote.parse(f"unix:{tmp_path}/s"), Files())
+        assert asked.wait(30)
+        began = time.monotonic()
+        watching.close()
+        took = time.monotonic() - began
+        enough.set()
+    print(f"ended after {took:.2f} s")
+    assert took < 30

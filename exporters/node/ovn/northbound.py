@@ -39,13 +39,13 @@ class Northbound:
         """Tables whose changes may be moves."""
         return frozenset(("NAT", "Logical_Router"))
 
-    def look(self, replica: Replica, now: float) -> None:
+    def look(self, replica: Replica, now: float, steady: float) -> None:
         held: dict[str, set[str]] = {}
         for router, chassis, external, _ in snats(replica):
             held.setdefault(external, set()).add(f"{router} {chassis}")
         self.snat.look(held, now)
 
-    def rows(self, replica: Replica, now: float) -> Iterator[Row]:
+    def rows(self, replica: Replica, _: float) -> Iterator[Row]:
         for row in replica.rows["NB_Global"].values():
             for index, stage in enumerate(STAGES):
                 number, at = row[2 * index], row[2 * index + 1]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from exporters.node.failing import GarbledError, NotCollectedError
-from exporters.node.ovsdb import plain
+from exporters.node.ovsdb import MOST, plain
 
 MOST_ROWS = 1_000_000  # that are kept
 
@@ -132,16 +132,21 @@ def _value(column: Column, told: Any) -> Any:
     """A whole value."""
     value = plain(told)
     if column.kind == "scalar":
-        return _scalar(value)
+        return _scalar(column, value)
     if column.kind == "set":
         return frozenset(_atoms(value))
     return dict(_kept(column, value))
 
 
-def _scalar(value: Any) -> Any:
+def _scalar(column: Column, value: Any) -> Any:
     if isinstance(value, dict) or (isinstance(value, list) and len(value) > 1):
         raise GarbledError("the database has many values where one should be")
-    return (value[0] if value else None) if isinstance(value, list) else value
+    found = (value[0] if value else None) if isinstance(value, list) else value
+    if column.default is not None and type(found) is not type(column.default):
+        raise GarbledError("the database has something else where a text or a number should be")
+    if isinstance(found, int) and abs(found) >= MOST:
+        raise GarbledError("the database has a number that is none of OVSDB's")
+    return found
 
 
 def _atoms(value: Any) -> Sequence[Any]:

@@ -39,26 +39,26 @@ class Southbound:
         """Tables whose changes may be moves."""
         return frozenset(("Chassis", "Port_Binding", "SB_Global"))
 
-    def look(self, replica: Replica, now: float) -> None:
+    def look(self, replica: Replica, now: float, steady: float) -> None:
         number = wanted(replica)
         if not self._wanted or self._wanted[-1][0] != number:
             if self._wanted and number < self._wanted[-1][0]:  # another database
                 self._wanted.clear()
-            self._wanted.append((number, now))
+            self._wanted.append((number, steady))
         names = {uuid: row[0] for uuid, row in replica.rows["Chassis"].items()}
         self.gateways.look({port: {name} if name else set() for port, name in gateways(replica, names)}, now)
         # Who comes back has a new row.
         self.chassis.look({name: {uuid} for uuid, name in names.items()}, now)
 
-    def behind(self, number: int, now: float) -> float:
+    def behind(self, number: int, steady: float) -> float:
         """Seconds since a later configuration than that was wanted, as far as we saw; 0: none was."""
-        return next((now - at for later, at in self._wanted if later > number), 0.0)
+        return next((steady - at for later, at in self._wanted if later > number), 0.0)
 
-    def rows(self, replica: Replica, now: float) -> Iterator[Row]:
+    def rows(self, replica: Replica, steady: float) -> Iterator[Row]:
         names = {uuid: row[0] for uuid, row in replica.rows["Chassis"].items()}
         yield Row("ovnwatch_ovn_chassis", (), len(names))
         yield Row("ovnwatch_ovn_southbound_config", (), wanted(replica))
-        yield from self._chassis_rows(replica, now)
+        yield from self._chassis_rows(replica, steady)
         for port, name in gateways(replica, names):
             yield Row("ovnwatch_ovn_gateway_info", (port, name), 1)
         yield from self.gateways.rows("ovnwatch_ovn_gateway_moves_total", "ovnwatch_ovn_gateway_move_timestamp_seconds")
@@ -67,10 +67,10 @@ class Southbound:
         )
         yield from _port_rows(replica)
 
-    def _chassis_rows(self, replica: Replica, now: float) -> Iterator[Row]:
+    def _chassis_rows(self, replica: Replica, steady: float) -> Iterator[Row]:
         remote = {uuid for uuid, row in replica.rows["Chassis"].items() if row[1].get("is-remote") == "true"}
         known = [
-            (self.behind(number, now), name, number, at)
+            (self.behind(number, steady), name, number, at)
             for name, chassis, number, at in replica.rows["Chassis_Private"].values()
             if chassis not in remote
         ]

@@ -25,19 +25,20 @@ PATIENCE = 10.0  # seconds for a connection, an answer, or the rest of a message
 IDLE = 5.0  # seconds without a word after which a server is asked for a sign of life
 SETTLE = 0.2  # seconds between two looks at what moved
 LONGEST_PAUSE = 8.0
+CLOSING = 0.5  # seconds that a thread has to notice that we end; one that waits for a server is left behind
 SERVER: Shape = {"Database": {"name": TEXT, "connected": Column("scalar", False)}}
 
 
 class View(Protocol):
-    """What somebody wants of a database, and how it is told."""
+    """What somebody wants of a database, and how it is told; `now` is Unix time, `steady` that of a monotonic clock."""
 
     @property
     def name(self) -> str: ...
     @property
     def shape(self) -> Shape: ...
     def looks_at(self) -> Set[str]: ...
-    def look(self, replica: Replica, now: float) -> None: ...
-    def rows(self, replica: Replica, now: float) -> Iterator[Row]: ...
+    def look(self, replica: Replica, now: float, steady: float, /) -> None: ...
+    def rows(self, replica: Replica, steady: float, /) -> Iterator[Row]: ...
 
 
 class Watch:
@@ -79,14 +80,15 @@ class Watch:
                 Row("ovnwatch_ovn_rows", (self.view.name, table), self._replica.count(table))
                 for table in self.view.shape.keys() - self._countless
             )
-            return [*self.view.rows(self._replica, time.time()), *counts]
+            return [*self.view.rows(self._replica, time.monotonic()), *counts]
 
     def close(self) -> None:
         self._closing.set()
         self._poke()
-        self._thread.join(PATIENCE)
-        self._wake.close()
-        self._woken.close()
+        self._thread.join(CLOSING)
+        if not self._thread.is_alive():
+            self._wake.close()
+            self._woken.close()
 
     def _poke(self) -> None:
         self._wake.send(b".")
@@ -137,7 +139,7 @@ class Watch:
         for table in replica.counts.keys() - self._countless:
             self._count(server, replica, table, meanwhile)
         with self._changed:
-            self.view.look(replica, time.time())
+            self._look(replica)
             self._replica, self._failure = replica, ""
             self._note(state)
         self._read(server, replica, state)
@@ -171,7 +173,7 @@ class Watch:
             now = time.monotonic()
             if dirty and now - looked >= SETTLE:
                 with self._changed:
-                    self.view.look(replica, time.time())
+                    self._look(replica)
                 looked, dirty = now, False
             if self._asked > sent or (now - heard >= IDLE and asked < heard):
                 sent, asked = self._asked, now
@@ -194,12 +196,15 @@ class Watch:
                     return bool(replica.apply(updates) & self.view.looks_at())
             case {"result": _, "id": int(number)}:
                 with self._changed:
-                    self.view.look(replica, time.time())
+                    self._look(replica)
                     self._answered = max(self._answered, number)
                     self._changed.notify_all()
             case _:
                 raise GarbledError("the database says what nobody asked")
         return False
+
+    def _look(self, replica: Replica) -> None:
+        self.view.look(replica, time.time(), time.monotonic())
 
     def _note(self, state: Replica) -> None:
         self._connected = all(row[1] for row in state.rows["Database"].values() if row[0] == self.view.name)
