@@ -58,6 +58,7 @@ class Host:
     workloads: int | None = 20  # None: all
     interface_sums: interfaces.Sums | None = None
     events: dict[int, frozenset[str]] = field(default_factory=dict)  # that ovs-vswitchd counts, by its pid
+    ran: set[str] = field(default_factory=set)  # daemons that were found running, or left a pid file
     ovn_seen: set[str] = field(default_factory=set)  # daemons of OVN that were here
     ovn_led: dict[str, raft.Led] = field(default_factory=dict)  # by database
     databases: Databases = field(default_factory=Databases)
@@ -102,16 +103,21 @@ class Host:
         return Unixctl(self.ovs(), "ovs-vswitchd", deadline)
 
     def usage(self) -> dict[str, processes.Usage | None]:
-        """Each daemon that is or was here; None: it does not run. Raises NotCollectedError where no daemon ever was."""
+        """Each daemon that is or was here; None: it does not run. Raises NotCollectedError where no daemon ever was.
+
+        One that ends in order takes its pid file along.
+        """
         found: dict[str, processes.Usage | None] = {}
         boot = processes.boot_time(text(self.paths.proc / "stat"))
         ovs, ovn = self._known(self.ovs), self._known(self.ovn)
-        if not ovs and not ovn:
+        if not ovs and not ovn and not self.ran:
             self.ovs()
         for folder, names, always in ((ovs, daemons.OVS_DAEMONS, True), (ovn, daemons.OVN_DAEMONS, False)):
             for daemon in names:
                 if folder and (always or (folder / f"{daemon}.pid").exists()):
-                    found[daemon] = self._usage(folder, daemon, boot)
+                    self.ran.add(daemon)
+                if daemon in self.ran:
+                    found[daemon] = self._usage(folder, daemon, boot) if folder else None
         return found
 
     @staticmethod
