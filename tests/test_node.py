@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import re
 import signal
 import subprocess
@@ -24,8 +25,8 @@ from exporters.node import addresses, bonds, bridges, daemons, rtnl, shown, stat
 from exporters.node.bridges import Bridge
 from exporters.node.collectors import COLLECTORS
 from exporters.node.failing import GarbledError
-from exporters.node.host import within
-from exporters.node.links import LINK, Known, Snapshot
+from exporters.node.host import Host, Paths, within
+from exporters.node.links import LINK, Known, Links, Snapshot
 from exporters.node.processes import Usage
 from exporters.node.rows import labels_of
 from exporters.node.rtnl import Link
@@ -304,6 +305,20 @@ def test_once_says_what_failed(ovs: DummyOvs) -> None:
     assert re.search(r"^failed: ovs-upcall: .*does not run", once(ovs, "--output=table"), re.MULTILINE)
 
 
+@pytest.mark.parametrize("output", ["text", "table", "json"])
+def test_once_ends_in_order_where_nobody_takes_what_it_says(output: str) -> None:
+    command = [sys.executable, "-c", CODE, "node", "--once", f"--output={output}", "--ovs.rundir=/nowhere"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as gone:
+        done = subprocess.run(command, stdout=gone, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (done.returncode, "Traceback" in done.stderr, "Exception" in done.stderr) == (1, False, False)
+
+
 def test_a_table_has_nothing_that_a_terminal_obeys() -> None:
     labels = labels_of(LINK, ("a\x1b[2J\u202e",))
     families = [Table("ovnwatch_node_link_up", "help", "gauge", lambda: [(labels, 1)])]
@@ -338,6 +353,8 @@ def test_it_serves_metrics_and_state_until_it_is_told_to_end(ovs: DummyOvs, tmp_
         told = json.loads(get(exporter, "/state")[0])
         assert told["statistics"]["lo"]["state"] == "up"
         assert told["daemons"]["ovs-vswitchd"]["running"] is True
+        maps = Path(f"/proc/{exporter.process.pid}/maps").read_text()
+        assert "uvloop" not in maps, "it takes megabytes that nobody needs here"
         assert {b"/metrics", b"/state"} <= set(re.findall(rb'href="([^"]*)"', get(exporter, "/")[0]))
         ovs.stop_daemon("ovs-vswitchd", signal.SIGKILL)
         page = get(exporter, "/metrics")[0].decode()
@@ -365,6 +382,23 @@ def test_a_scraper_in_a_hurry_is_answered(ovs: DummyOvs, tmp_path: Path) -> None
         assert 'success{collector="ovs-upcall"} 0' in page
         assert 'success{collector="links"} 1' in page
         assert get(exporter, "/-/healthy")[0] == b"healthy\n"
+
+
+def test_a_daemon_of_ovn_that_ended_in_order_is_told_to_be_down(tmp_path: Path) -> None:
+    """It takes its pid file along, and the last one's folder is as if OVN had never been there."""
+    proc, rundir = tmp_path / "proc", tmp_path / "run/ovn"
+    for folder in (proc / "77", rundir):
+        folder.mkdir(parents=True)
+    (proc / "stat").write_text("cpu0 1 1\nbtime 1000\n")
+    (proc / "77/stat").write_text(f"77 (ovn-controller) S {'1 ' * 40}")
+    (rundir / "ovn-controller.pid").write_text("77\n")
+    host = Host(Paths(root=tmp_path, proc=proc), Links())
+    try:
+        assert {name: usage is not None for name, usage in host.usage().items()} == {"ovn-controller": True}
+        (rundir / "ovn-controller.pid").unlink()
+        assert host.usage() == {"ovn-controller": None}
+    finally:
+        host.close()
 
 
 @pytest.fixture

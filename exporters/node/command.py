@@ -3,6 +3,8 @@
 import asyncio
 import json
 import logging
+import os
+import sys
 from collections.abc import Sequence
 
 from aiohttp import web
@@ -34,9 +36,8 @@ def main(argv: Sequence[str]) -> int:
     if isinstance(settings, int):
         return settings
     if settings.once:
-        print(once(settings))
-        return 0
-    return run("node", lambda end: _run(settings, end))
+        return _print(once(settings))
+    return run("node", lambda end: _run(settings, end), small=True)
 
 
 def make_scrape(settings: NodeSettings) -> Scrape:
@@ -64,6 +65,18 @@ def once(settings: NodeSettings) -> str:
     if settings.output == "table":
         return shown.table(families, failures)
     return shown.text(families).rstrip("\n")
+
+
+def _print(text: str) -> int:
+    """0, or 1 where nobody takes it."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):  # whoever read our output has gone, and shall not hear of the rest
+            print(f"ovnwatch node: {error}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
 
 
 def node_info(identity: Identity) -> Info:
