@@ -43,7 +43,7 @@ class AbsentError(Exception):
 
 @dataclass(frozen=True)
 class Resource:
-    """What to watch: all objects of a kind, those of one namespace, or the one of that name.
+    """What to watch: all objects of a kind, those of one namespace or with some labels, or the one of that name.
 
     `read` makes of an object's JSON what is kept of it, its metadata with namespace, name, uid and resourceVersion in
     any case; it raises msgspec.DecodeError or ValueError for what it should not be. kind and apiVersion are added.
@@ -57,6 +57,7 @@ class Resource:
     namespace: str = ""
     only: str = ""  # the object's name
     metadata_only: bool = False
+    labels: str = ""  # a selector of labels
 
     @property
     def path(self) -> str:
@@ -66,7 +67,8 @@ class Resource:
 
     @property
     def selector(self) -> list[tuple[str, str]]:
-        return [("fieldSelector", f"metadata.name={self.only}")] if self.only else []
+        chosen = (("fieldSelector", self.only and f"metadata.name={self.only}"), ("labelSelector", self.labels))
+        return [(name, text) for name, text in chosen if text]
 
     def accept(self, kind: str) -> str:
         return f"application/json;as={kind};g=meta.k8s.io;v=v1" if self.metadata_only else "application/json"

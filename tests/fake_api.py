@@ -41,6 +41,7 @@ PLURALS = {
     ("operator.openshift.io/v1", "Network"): "networks",
     ("machineconfiguration.openshift.io/v1", "MachineConfigPool"): "machineconfigpools",
     ("k8s.ovn.org/v1", "EgressIP"): "egressips",
+    ("networking.k8s.io/v1", "Ingress"): "ingresses",
 }
 ALWAYS = ("v1/nodes", "v1/pods", "apps/v1/daemonsets", "apps/v1/deployments")  # other kinds come with their objects
 
@@ -215,10 +216,13 @@ class FakeApi:
             return web.Response(status=404, text="404 page not found")
         partial = "as=PartialObjectMetadata" in request.headers.get("Accept", "")
         only = query.get("fieldSelector", "").removeprefix("metadata.name=")
+        wanted = dict(each.split("=") for each in query.get("labelSelector", "").split(",") if each).items()
 
         def shown(each: Object) -> Object | None:
             about = each["metadata"]
             if (namespace and about.get("namespace") != namespace) or (only and about["name"] != only):
+                return None
+            if not wanted <= about.get("labels", {}).items():
                 return None
             return {"kind": "PartialObjectMetadata", "metadata": about} if partial else each
 

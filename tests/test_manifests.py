@@ -14,6 +14,7 @@ import yaml
 from policy import WORKLOADS, broken
 from test_scrape import schema_errors
 
+from exporters.discovery.resources import NEEDS, NODES, resource
 from exporters.migration.resources import RESOURCES
 from exporters.peer.settings import load_peer
 from manifests.__main__ import KUBECTL, OVERLAYS, ROOT, generated, render
@@ -213,6 +214,22 @@ def test_the_migration_exporter_may_read_what_it_watches_and_nothing_else() -> N
     }
     assert {tuple(rule["verbs"]) for rule in role["rules"]} == {("list", "watch")}
     assert allowed == {(each.api_version.rpartition("/")[0], each.plural, each.only) for each in RESOURCES}
+
+
+def allowed(role: dict[str, Any]) -> set[tuple[str, str]]:
+    """Groups and resources that a role lets one list and watch, and nothing else."""
+    assert {tuple(rule["verbs"]) for rule in role["rules"]} == {("list", "watch")}
+    return {(group, each) for rule in role["rules"] for group in rule["apiGroups"] for each in rule["resources"]}
+
+
+@pytest.mark.system(str(KUBECTL))
+def test_who_finds_targets_may_read_what_that_takes_and_nothing_else(tmp_path: Path) -> None:
+    objects = composed(tmp_path, "discovery")
+    needed = [resource(each, "ovnwatch") for needs in NEEDS.values() for each in needs]
+    wanted = {(each.api_version.rpartition("/")[0], each.plural) for each in needed}
+    nodes = {each for each in wanted if each[1] == NODES}
+    assert allowed(named(objects, "Role", "ovnwatch-discovery")) == wanted - nodes
+    assert allowed(named(objects, "ClusterRole", "ovnwatch-discovery")) == nodes
 
 
 def test_the_image_has_the_projects_version() -> None:

@@ -1,4 +1,7 @@
-"""`ovnwatch bastion`: wires settings, probes, the pull, echo servers and the page together, and ends them in order."""
+"""`ovnwatch bastion`: wires settings, probes, the pull, echo servers and the page together, and ends them in order.
+
+`ovnwatch bastion discover` finds what to probe.
+"""
 
 import asyncio
 import logging
@@ -12,6 +15,7 @@ from aiohttp import web
 from exporters import logs, process
 from exporters.access import Access
 from exporters.api import add_book
+from exporters.bastion import discover
 from exporters.bastion.broadcast import Broadcast
 from exporters.bastion.gate import Gate
 from exporters.bastion.heard import Heard
@@ -39,6 +43,8 @@ log = logging.getLogger(__name__)
 
 def main(argv: Sequence[str]) -> int:
     """Run until a signal or a bug ends it; returns the exit code if there was nothing to start (see `process.main`)."""
+    if argv and argv[0] == "discover":
+        return discover.main(argv[1:])
     return process.main(BASTION, argv, _run)
 
 
