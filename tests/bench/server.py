@@ -15,6 +15,7 @@ import uvloop
 from websockets.frames import Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
+from websockets.speedups import apply_mask
 
 from exporters.echo.wire import Replies, read_ask
 from exporters.identity import identify
@@ -59,6 +60,9 @@ class Answers(asyncio.Protocol):
             self.transport.write(reply(line) + b"\n")
 
     def messages(self, ws: ServerProtocol, data: bytes) -> None:
+        if (text := whole_text(data)) is not None:
+            self.transport.write(framed(reply(text)))
+            return
         ws.receive_data(data)
         for event in ws.events_received():
             if isinstance(event, Request):
@@ -68,6 +72,21 @@ class Answers(asyncio.Protocol):
             elif event.opcode is Opcode.TEXT:  # type: ignore[union-attr]
                 ws.send_text(reply(bytes(event.data)))  # type: ignore[union-attr]
         self.transport.writelines(ws.data_to_send())
+
+
+def whole_text(data: bytes) -> bytes | None:
+    """The text if `data` is one masked frame of it, as nearly always (RFC 6455, 5.2)."""
+    size, key = (data[1] & 0x7F, 2) if len(data) > 2 else (0, 2)
+    if size == 126:
+        size, key = int.from_bytes(data[2:4]), 4
+    if data[0] != 0x81 or len(data) != key + 4 + size:
+        return None
+    return apply_mask(data[key + 4 :], data[key : key + 4])
+
+
+def framed(text: bytes) -> bytes:
+    """`text`, of less than 65 536 bytes, as one frame from a server."""
+    return bytes((0x81, len(text))) + text if len(text) < 126 else b"\x81\x7e" + len(text).to_bytes(2) + text
 
 
 def reply(request: bytes) -> bytes:
