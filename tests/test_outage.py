@@ -547,11 +547,16 @@ def test_a_target_that_somebody_reached_before_is_out_when_its_first_probe_fails
     changes = book.add(lost[0].evidence, lost[0].at, NEVER, DELTA)
     assert [type(change) for change in changes] == [Opened, Counted]
     assert book.seen
+    going_on = book.open_event(0.25)
+    assert going_on is not None
+    assert going_on.estimate == pytest.approx(0.25 - 0.1 + T / 2)
     book.add(up(0.3, 3).evidence, 0.31, NEVER, DELTA)
     (finished,) = book.advance(2.0, NEVER, DELTA)
     assert isinstance(finished, Finished)
-    assert finished.event.start_earliest == -5.0
     assert finished.event.kind == "outage"
+    assert finished.event.start_earliest == -5.0
+    assert finished.event.start == pytest.approx(0.1 - T / 2)
+    assert finished.event.estimate == pytest.approx(2 * T)  # of what was watched
 
 
 def test_a_heartbeat_lost_is_judged_when_its_connection_could_have_been_rescued() -> None:

@@ -147,7 +147,7 @@ def _last_outage(read: Callable[[Event | Last], float]) -> Reader:
 
 def _last_start(stats: Stats, event: Event | None, _now: float) -> float | None:
     if event is not None and event.kind == "outage":
-        return (event.start_earliest + event.start_latest) / 2 + (time() - monotonic())
+        return event.start + (time() - monotonic())
     return stats.last_outage.start if stats.last_outage else None
 
 

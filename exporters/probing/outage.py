@@ -131,6 +131,13 @@ class Event:
     causes: dict[str, int]
     grid_points: int
     unconfirmed: bool
+    likely_start: float | None = None  # None: the middle of both; else we began to look just before it
+
+    @property
+    def start(self) -> float:
+        """The point estimate of its start."""
+        middle = (self.start_earliest + self.start_latest) / 2
+        return middle if self.likely_start is None else self.likely_start
 
 
 class Opened(NamedTuple):
@@ -186,9 +193,12 @@ class Run:
     late: list[Late] = field(default_factory=list)
     resent: bool = False  # on one of these: its silence was loss, the peer's kernel was not reached
     waited: list[Up] = field(default_factory=list)  # good, but not ordinary
+    likely_start: float | None = None  # where nobody looked before
 
     def start(self) -> float:
         """The point estimate of the start (rule 11)."""
+        if self.likely_start is not None:
+            return self.likely_start
         return self.closed_at if self.closed_at is not None else (self.start_earliest + self.first) / 2
 
 
@@ -325,7 +335,7 @@ class Book:
         if not self._seen:
             return
         begin = down.f if isinstance(down, Closed) else down.s
-        run = self._run or Run(self._numbers + 1, now, max(self._good, self._last_down), begin)
+        run = self._run or self._new(begin, now)
         run.end_earliest = max(run.end_earliest, begin)
         run.causes[down.cause] += 1
         if self._run is None:
@@ -357,6 +367,12 @@ class Book:
             run.waiting.add(down.conn)
         else:
             run.unreached = True
+
+    def _new(self, begin: float, now: float) -> Run:
+        run = Run(self._numbers + 1, now, max(self._good, self._last_down), begin)
+        if run.start_earliest == self._before:  # what we did not look at is a gap, of which bounds alone may have more
+            run.likely_start = max(begin - self.interval / 2, self._before)
+        return run
 
     def _count(self, run: Run) -> Counted:
         ledger = run.point_ledger
@@ -470,4 +486,5 @@ def _event(run: Run, kind: Kind, bounds: tuple[float, float, float], *, unconfir
         causes=dict(run.causes),
         grid_points=run.points,
         unconfirmed=unconfirmed,
+        likely_start=run.likely_start,
     )

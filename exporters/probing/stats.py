@@ -238,7 +238,7 @@ class Stats:
             self.lower_seconds += event.lower
             self.upper_seconds += event.upper
             self.shape.outages.observe(event.estimate)
-            begin = (event.start_earliest + event.start_latest) / 2 + self._begun[event.number][1]
+            begin = event.start + self._begun[event.number][1]
             self.last_outage = Last(event.lower, event.estimate, event.upper, begin, begin + event.estimate)
         elif change.ledger == "peer":
             self.frozen += 1
@@ -356,7 +356,7 @@ class Stats:
         before, offset = self._begun[event.number]
         spec = self.spec
         is_open = state != "closed"
-        begin = (event.start_earliest + event.start_latest) / 2 + offset
+        begin = event.start + offset
         end_offset = time() - monotonic()
         return {
             "seq": seq,
