@@ -129,6 +129,7 @@ def test_two_nodeports_of_one_name_are_told_and_never_merged(tmp_path: Path) -> 
         ({"NODEPORT_PEERS": json.dumps({"a": NODE_PORT | {"ws_port": "x"}})}, "NODEPORT_PEERS: a.ws_port: Input shou"),
         ({"ROUTE_PEERS": "ftp://a"}, "ROUTE_PEERS: peer-1-route: want http or https, not 'ftp'"),
         ({"ROUTE_PEERS": "http://"}, "ROUTE_PEERS: peer-1-route: want [http[s]://]HOST[:PORT][/PATH]"),
+        ({"ROUTE_PEERS": "http://a:0"}, "ROUTE_PEERS: peer-1-route: want a port from 1 to 65535, not 0"),
         ({"ROUTE_PEERS": "http://a:99999"}, "ROUTE_PEERS: peer-1-route: Port out of range"),
         ({"ROUTE_PEERS": "http://me:secret@a"}, "ROUTE_PEERS: peer-1-route: want [http[s]://]HOST[:PORT][/PATH]"),
         ({"ROUTE_PEERS": "http://a/b?c"}, "ROUTE_PEERS: peer-1-route: want [http[s]://]HOST[:PORT][/PATH]"),

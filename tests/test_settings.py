@@ -36,6 +36,21 @@ def problems(
     return str(caught.value).replace(f"{folder}/", "").splitlines()
 
 
+def test_every_peer_that_is_no_name_is_told() -> None:
+    with pytest.raises(BadInput) as bad:
+        load_peer([], {"HOSTNAME": "own", "PEERS": "a,http://x,b,*"})
+    assert [(each.place, each.message.partition(": ")[2]) for each in bad.value.problems] == [
+        ("PEERS", "'http://x'"),
+        ("PEERS", "'*'"),
+    ]
+
+
+@pytest.mark.parametrize("flag", ["--config.file", "--env-file"])
+def test_a_file_without_end_is_a_problem(flag: str) -> None:
+    with pytest.raises(BadInput, match="/dev/zero is longer than"):
+        load_peer([f"{flag}=/dev/zero"], ALONE)
+
+
 def test_the_earlier_systems_environment_makes_three_streams_for_every_other_peer() -> None:
     settings = load_peer([], {"HOSTNAME": "a", "PEERS": "a, b,,c", "WS_INTERVAL": "0.2", "HTTP_TIMEOUT": "1"})
     assert settings.source == "a"

@@ -74,6 +74,8 @@ def _route(name: str, url: str) -> Target:
         raise ValueError(f"want http or https, not {parts.scheme!r}")
     if not parts.hostname or parts.username is not None or parts.query or parts.fragment:
         raise ValueError("want [http[s]://]HOST[:PORT][/PATH], without user and query")
+    if parts.port == 0:
+        raise ValueError("want a port from 1 to 65535, not 0")
     return Target(
         name=name,
         path="route",

@@ -11,7 +11,7 @@ from exporters import options, targets
 from exporters.options import Option
 from exporters.probing import mesh
 from exporters.settings import File, Program, Said, Settings, read, settle, table
-from exporters.strictyaml import Problem
+from exporters.strictyaml import BadInput, Problem
 from exporters.targets import STRICT, Entry, Host, Target
 
 
@@ -34,7 +34,16 @@ class PeerFile(File):
 
 
 def names(text: str) -> list[str]:
-    return [targets.reachable(each.strip()) for each in text.split(",") if each.strip()]
+    """The names between commas. Raises BadInput with all that are none."""
+    found, problems = [], []
+    for each in filter(None, map(str.strip, text.split(","))):
+        try:
+            found.append(targets.reachable(each))
+        except ValueError as error:
+            problems.append(Problem("", str(error)))
+    if problems:
+        raise BadInput(problems)
+    return found
 
 
 # fmt: off
