@@ -31,6 +31,7 @@ APPLICATION = 0x6F766E77  # "ovnw": so that no other program's file is taken for
 MOST_WAITING = 10_000  # events kept for a disk that takes nothing; beyond it the oldest are lost to the file
 RETRY_SECONDS = 1.0
 WAIT_SECONDS = 2.0  # nobody waits longer for a disk that hangs; a transaction that takes longer is trouble
+LATE_SECONDS = 0.5  # by which we look late: then we were stopped or starved ourselves
 SAVE_SECONDS = 5.0  # nobody asks for longer: the counters are saved all the same
 RETENTION_DAYS = 30
 MOST_EVENTS = 1_000_000  # in a file; in memory, as many as may wait
@@ -249,12 +250,15 @@ class Journal:
 
     def _watch(self, turn: asyncio.Future[None]) -> None:
         """Say again and again that a transaction hangs, as each try on a full disk is told."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + WAIT_SECONDS
 
         def look() -> None:
-            self._told(f"a transaction takes longer than {WAIT_SECONDS:g} s")
+            if loop.time() - due < LATE_SECONDS:  # else it is we who hung, and the disk has the same time again
+                self._told(f"a transaction takes longer than {WAIT_SECONDS:g} s")
             self._watch(turn)
 
-        timer = asyncio.get_running_loop().call_later(WAIT_SECONDS, look)
+        timer = loop.call_later(WAIT_SECONDS, look)
         turn.add_done_callback(lambda _: timer.cancel())
 
     def _written(self, turn: asyncio.Future[None], rows: Sequence[Row], trouble: str) -> None:
@@ -469,6 +473,8 @@ def _beside(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection that changes nothing. Raises JournalError for any error of SQLite's, and what is no journal."""
     if path.is_dir():
         raise JournalError(f"{path} is a folder, not a journal")
+    if not path.exists():
+        raise JournalError(f"{path}: there is no such file")
     try:
         with contextlib.closing(_read_only(path)) as base:
             if base.execute("PRAGMA application_id").fetchone()[0] != APPLICATION:

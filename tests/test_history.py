@@ -314,7 +314,7 @@ def test_what_is_no_journal_is_1_and_one_line(tmp_path: Path, capsys: Capture) -
         "text": "file is not a database",
         "other.db": "is no journal",
         "newer.db": "is a journal of version 99",
-        "absent": "unable to open database file",
+        "absent": "there is no such file",
         ".": "is a folder, not a journal",
     }.items():
         for work in ("show", "export", "verify"):

@@ -320,7 +320,7 @@ def test_it_can_be_read_beside_its_owner(tmp_path: Path) -> None:
         assert [each.seq for each in read_only(tmp_path / "j.db")] == [1]
 
     using(tmp_path / "j.db", work)
-    with pytest.raises(JournalError, match=r"no\.db: unable to open"):
+    with pytest.raises(JournalError, match=r"no\.db: there is no such file"):
         list(read_only(tmp_path / "no.db"))
     (tmp_path / "text").write_text("text")
     with pytest.raises(JournalError, match="text: file is not a database"):
@@ -416,6 +416,23 @@ def test_while_a_transaction_hangs_reads_answer_and_it_is_said(
     assert [each.seq for each in reopened(tmp_path / "j.db")] == [1, 2, 3]
     assert caplog.text.count("takes longer than") == 1
     assert "takes events again" in caplog.text
+
+
+def test_a_stop_of_our_own_is_no_trouble_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journals, "WAIT_SECONDS", 0.3)
+
+    async def work(journal: Journal) -> None:
+        journal.put(row(1))
+        await journal.save()
+        journal._base.execute("PRAGMA busy_timeout = 600000")
+        with hanging(tmp_path / "j.db"):
+            journal.put(row(2))
+            await asyncio.sleep(0.01)  # its transaction has begun
+            time.sleep(0.3 + 2 * journals.LATE_SECONDS)  # noqa: ASYNC251 - as if stopped
+        await until(lambda: journal.served == 2)
+        assert journal.errors == 0
+
+    using(tmp_path / "j.db", work)
 
 
 def test_what_enters_the_file_while_it_is_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
