@@ -166,6 +166,12 @@ def test_the_same_night_with_shuffled_phases_is_not_explained(reporting: Reporti
     assert found["explained"]["unexplained"] == 3
 
 
+def test_a_node_that_two_lost_is_not_explained_by_the_turn_of_one_of_them(reporting: Reporting) -> None:
+    """Journals do not tell on which node n3 is, for nobody lost it; that others probe it does."""
+    code, found = reporting([out(1, "n2", "n1", 110, 120), out(2, "n3", "n1", 111, 119)], [turn(1, "n2", 100, 200)])
+    assert (code, found["explained"]["unexplained"]) == (2, 2)
+
+
 @pytest.mark.parametrize("first", ["bastion", "migration"])
 def test_a_turn_that_a_copy_has_open_still_ended(first: str, tmp_path: Path, capsys: Capture) -> None:
     """A bastion keeps what a migration exporter tells; when that one could not be asked, its copy stays behind."""

@@ -55,7 +55,8 @@ def report(said: Sequence[Told], window: Window, limits: Limits) -> dict[str, An
     phases = _phases(items, _known_until(said, window))
     events = _events(items, where)
     keys = {one.key for each in said for one in each.streams}
-    streams = {(key[0], key[1], where.get(key[1], "") if key[2] not in OUTSIDE else "") for key in keys}
+    inside = _inside(said, where)
+    streams = {(key[0], key[1], inside.get(key[1], "") if key[2] not in OUTSIDE else "") for key in keys}
     alive = max((each.alive for each in said), default=window.span.end)
     broken = [_outage(item, where, alive) for item in items if item.kind in COSTS]
     found = explain([each for each in broken if _meets(each, window.span)], phases, events, streams)
@@ -116,6 +117,16 @@ def from_baseline(said: Sequence[Told], window: Window, base: Window) -> Limits:
 
 
 # Entries as the verdict wants them.
+
+
+def _inside(said: Iterable[Told], where: Mapping[str, str]) -> dict[str, str]:
+    """By target its node; where nobody ever told one it stands for it, for it is in the cluster all the same.
+
+    Of a target that was told of several nodes it is left open which one.
+    """
+    streams = [one for each in said for one in each.streams]
+    nameless = {one.key[1] for one in streams} - {one.key[1] for one in streams if one.node}
+    return {**{name: name for name in nameless}, **where}
 
 
 def _outage(item: Item, where: Mapping[str, str], alive: float) -> Outage:
