@@ -22,7 +22,7 @@ from exporters.bastion.gate import Gate
 from exporters.bastion.heard import Heard
 from exporters.bastion.live import Live
 from exporters.bastion.look import Placed
-from exporters.bastion.marks import Marks
+from exporters.bastion.marks import Marks, NewNote
 from exporters.bastion.page import Page
 from exporters.bastion.pull import Peer, Pull, Source
 from exporters.bastion.view import View
@@ -162,6 +162,10 @@ class Stage:
             self.down(stats, cause)
         else:
             self.up(stats)
+
+    def note(self, note: NewNote, at: float) -> None:
+        """Somebody said so at that Unix time."""
+        self.marks.note(note, at)
 
     def blind(self, *numbers: int) -> None:
         """These streams, or all, are not observed."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from playwright.sync_api import Browser, Page, expect
 from running import ANY_PORT, Exporter, flags, killed_at_the_end, wait_for
 from stage import TOKEN, Stage, outside, told_by
 
+from exporters.bastion.marks import NewNote
 from exporters.settings import Stream
 
 pytestmark = [pytest.mark.system("chromium"), pytest.mark.slow]
@@ -466,6 +468,30 @@ def test_the_timeline_shows_bounds_zooms_and_opens_an_outage(browser: Browser, p
         expect(page.locator(".lane .tlabel").first).to_have_text("bastion-1 → peer-1 route")
         wide.click(force=True)
         expect(page.locator("#detail")).to_contain_text("outage: bastion-1 → peer-1")
+
+
+ON_AXIS = """() => [...document.querySelectorAll(".axis text")].map((text) => {
+  const box = text.getBoundingClientRect(), axis = text.closest("svg").getBoundingClientRect();
+  return [text.getAttribute("class"), box.left - axis.left, box.right - axis.left, axis.width];
+})"""
+
+
+def test_what_stands_on_the_axis_is_whole_and_apart(browser: Browser, play: Theatre) -> None:
+    now = time.time()
+    for number, ago in enumerate((800, 500, 480, 470, 200, 30, 2)):
+        note = NewNote(text=f"worker-{number} drained")
+        play(partial(Stage.note, note=note, at=now - ago))
+    play(lambda stage: stage.down(stage.streams[0]))
+    with opened(browser, play.url) as page:
+        expect(page.locator(".axis path.note")).to_have_count(7)
+        for _ in range(3):
+            found = page.evaluate(ON_AXIS)
+            for kind in ("note", "time"):
+                texts = sorted((left, right) for each, left, right, _ in found if each == kind)
+                assert texts, kind
+                assert all(left >= -1 and right <= found[0][3] + 1 for left, right in texts), texts
+                assert all(before[1] <= after[0] for before, after in pairwise(texts)), texts
+            page.get_by_role("button", name="Zoom out").click()
 
 
 # --- strangers

@@ -9,6 +9,8 @@ const narrow = matchMedia("(max-width: 760px)");
 const SPANS = [["15 min", 900], ["1 h", 3600], ["6 h", 21600], ["window", 0]];
 const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400];
 const TINY = 3; // pixels that the shortest event is wide
+const TIME = 27; // half a time of the axis
+const NOTE = 28, LETTER = 6.3; // letters of a note on the axis, and how wide one is
 
 export class Timeline {
   constructor(root, live, open) {
@@ -154,15 +156,16 @@ export class Timeline {
 
   head() {
     const [from, to] = [this.from, this.to];
-    const step = STEPS.find((each) => (each / (to - from)) * this.width >= 78) || STEPS.at(-1);
+    const step = STEPS.find((each) => (each / (to - from)) * this.width >= 88) || STEPS.at(-1);
     const parts = [];
     const zone = new Date(to * 1000).getTimezoneOffset() * 60;
     for (let at = Math.ceil((from - zone) / step) * step + zone; at <= to; at += step) {
       const x = this.x(at);
       parts.push(svg("line", { class: "tick", x1: x, x2: x, y1: AXIS - 8, y2: AXIS }),
-        svg("text", { class: "time", x, y: AXIS - 13, "text-anchor": "middle" }, step < 60 ? clock(at) : clock(at).slice(0, 5)));
+        svg("text", { class: "time", x: Math.max(TIME, Math.min(x, this.width - TIME)), y: AXIS - 13, "text-anchor": "middle" }, step < 60 ? clock(at) : clock(at).slice(0, 5)));
     }
     for (const mark of this.store.marks.values()) parts.push(...this.mark(mark));
+    parts.push(...this.notes());
     this.axis.replaceChildren(...parts);
     this.words = `${day(from)} ${clock(from)} to ${clock(to)}, ${age(to - from)}${this.end === null ? ", live" : ""}`;
   }
@@ -180,8 +183,23 @@ export class Timeline {
     }
     const title = svg("title", {}, mark.kind === "note" ? `${clock(mark.start)} ${mark.text}` : `${clock(mark.start)} cleared`);
     const shape = mark.kind === "note" ? `M${x} 18 l5 6 l-5 6 l-5 -6 Z` : `M${x - 5} 19 h10 l-5 10 Z`;
-    const room = mark.kind === "note" ? [svg("text", { class: "note", x: x + 8, y: 28 }, mark.text.slice(0, 28))] : [];
-    return [svg("path", { class: mark.kind, d: shape }, title), ...room];
+    return [svg("path", { class: mark.kind, d: shape }, title)];
+  }
+
+  // What notes say, on the side where there is room; where there is none their shapes and the list below tell it.
+  notes() {
+    const shown = [...this.store.marks.values()].filter((each) => each.kind === "note" && each.start >= this.from && each.start <= this.to);
+    shown.sort((a, b) => a.start - b.start);
+    const texts = [];
+    let taken = 0;
+    shown.forEach((note, number) => {
+      const x = this.x(note.start), text = note.text.slice(0, NOTE), wide = 8 + text.length * LETTER;
+      const next = number + 1 < shown.length ? this.x(shown[number + 1].start) - 8 : this.width;
+      const right = x + wide <= next;
+      if (right || x - wide >= taken) texts.push(svg("text", { class: "note", x: right ? x + 8 : x - 8, y: 28, "text-anchor": right ? "start" : "end" }, text));
+      taken = right ? x + wide : x + 8;
+    });
+    return texts;
   }
 
   make() {
