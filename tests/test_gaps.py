@@ -15,6 +15,7 @@ from servers import healthy
 
 from exporters.probing.engine import Engine, boottime
 from exporters.probing.record import GAPS, MOST_BOOTS, Record
+from exporters.probing.stall import PILE_SECONDS
 from exporters.probing.stats import COVERAGE_WINDOW, MARK_SECONDS, Stats
 from exporters.probing.throttling import Throttling
 
@@ -51,6 +52,22 @@ def test_a_stall_is_a_gap_and_a_long_one_is_listed() -> None:
     assert record.stall_seconds == 10.5
     assert item["start_time"] < item["end_time"]
     assert time.time() - before < 10.0  # and so it began before we asked
+
+
+@pytest.mark.parametrize(("stalls", "listed"), [([0.2], []), ([0.1, 0.1, 0.09], []), ([0.5] * 30, [15.0])])
+def test_short_stalls_are_listed_as_one_where_they_come_to_much(stalls: list[float], listed: list[float]) -> None:
+    """Else a report would take the time for observed: it knows of no gaps but those that are listed."""
+    record = Record([stream(1)], OURSELVES)
+    for seconds in stalls:
+        record.stalled(seconds)
+    assert gaps(record) == []
+    record.list_short(time.time() + PILE_SECONDS)
+    record.list_short(time.time() + PILE_SECONDS)
+    assert [item["duration"]["estimate"] for item in gaps(record)] == listed
+    assert {item["cause"] for item in gaps(record)} <= {"stall"}
+    record.stalled(0.1)
+    record.list_short(time.time() + PILE_SECONDS)
+    assert len(gaps(record)) == len(listed)
 
 
 def test_what_a_cgroup_was_throttled_meanwhile_is_that_and_the_rest_a_stall(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from exporters.probing.histogram import Histogram
 from exporters.probing.metrics import collect
 from exporters.probing.outage import Event
 from exporters.probing.saved import Saved, SavedShape, SavedStream, Totals
+from exporters.probing.stall import Pile
 from exporters.probing.stats import MARK_SECONDS, MARKS, Shape, Stats
 from exporters.probing.status import connections, status
 from exporters.probing.throttling import Throttling
@@ -39,7 +40,7 @@ SKIPPED = ("late", "unresolved")
 # address yet, no descriptor left) lowers its own coverage.
 GAPS = ("stall", "throttled", "suspended", "restart")
 LOT = 25  # streams: a fifth of a millisecond
-LISTED = 1.0  # seconds; a shorter gap is counted and not listed
+LISTED = 1.0  # seconds; a shorter gap is counted, and listed only with others
 CLEARED = "json_extract(item, '$.cause') = 'cleared'"  # of a window: it is where somebody cleared, and has no length
 MOST_NODES = 10_000  # whose boots are remembered
 MOST_BOOTS = 32  # of one node
@@ -103,6 +104,7 @@ class Record:
         self.throttling: Throttling | None = None
         self.ticked: Callable[[], float] = monotonic  # when the loop of the streams was alive last
         self._slept = 0.0  # seconds, of this run
+        self._pile = Pile()  # of gaps that are too short to be listed one by one
         self._marked = (0.0,) * (MARKS + 1)
         self._mark = 0  # number of the last one
         self._boots: dict[str, list[str]] = {}  # that each node told
@@ -164,9 +166,20 @@ class Record:
         self._gap_until_now("suspended", seconds)
 
     def _gap_until_now(self, reason: str, seconds: float) -> None:
+        now = time()
+        self.list_short(now)
         if seconds > LISTED:
-            now = time()
             self.gap(reason, now - seconds, now)
+        else:
+            self._pile = self._pile.with_one(reason, now, seconds)
+
+    def list_short(self, now: float) -> None:
+        """List what short gaps came to, if their time is over at `now` (Unix time): who reads us knows of no others."""
+        pile = self._pile
+        if pile.over(now):
+            self._pile = Pile()
+            if pile.counts:
+                self.gap(pile.reason, pile.last - pile.seconds, pile.last)
 
     def gap(self, reason: str, start: float, end: float, spec: Spec | None = None, slack: float = 0.0) -> None:
         """List a gap, in Unix times; of one target if `spec` is given, else of all that we observe.
@@ -375,6 +388,7 @@ class Record:
     async def save_now_and_then(self) -> None:
         """For ever: so that the journal says when we were last alive."""
         while True:
+            self.list_short(time())
             await self.save()
             await asyncio.sleep(SAVE_SECONDS)
 

@@ -4,13 +4,17 @@ A tick every 5 ms; two ticks more than 12 ms apart are a stall [g0, g1]. A probe
 later: 10 ms after the stall if its request had been written before (the answer, if it came, waits in the socket), a
 whole prompt limit after it if the stall held up its own connect or write. Not without end: of a connection that needs
 several exchanges each may be held up once.
+Short ones pile up (`Pile`): of half a minute their sum is told, where it is more than a verdict may lack.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from typing import NamedTuple
 
 GAP = 0.012
+PILE_SECONDS = 30.0
+PILE_SHARE = 0.01  # of that time: what is lost of a window beyond it makes a verdict inconclusive
 GRACE = 0.010
 REMEMBER = 60.0
 MOVES = 8  # of one verdict: sockets are read after each stall, and who has too much to do stalls without end
@@ -65,3 +69,27 @@ class Stalls:
 
     def just_ended(self, now: float, within: float) -> bool:
         return bool(self._recent) and now - self._recent[-1][1] <= within
+
+
+class Pile(NamedTuple):
+    """Gaps that are short: their sum, and when the first and the last of them ended (Unix time)."""
+
+    begin: float = 0.0
+    last: float = 0.0
+    seconds: float = 0.0
+    reason: str = ""  # of the longest
+    longest: float = 0.0
+
+    def with_one(self, reason: str, now: float, seconds: float) -> Pile:
+        """And one more, which ended now."""
+        longest, reason = max((self.longest, self.reason), (seconds, reason))
+        return Pile(self.begin if self.seconds else now, now, self.seconds + seconds, reason, longest)
+
+    def over(self, now: float) -> bool:
+        """Is it time to look at it, and to begin another one? A clock that was set back ends it, too."""
+        return self.seconds > 0 and not 0 <= now - self.begin < PILE_SECONDS
+
+    @property
+    def counts(self) -> bool:
+        """Would coverage be wrong without it?"""
+        return self.seconds > PILE_SHARE * PILE_SECONDS
