@@ -224,6 +224,12 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
         run.known("ow", tmp_path)
 
 
+@pytest.mark.needs_root(*NEEDS)
+def test_a_folder_that_cannot_be_made_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["up", "--prefix", prefix("n"), "--dir", "/proc/nowhere/lab"]) == 1
+    assert "ovnwatch lab: [Errno 2]" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"prefix": "ow", "chassis": 3}', "\xff"])
 def test_a_folder_whose_lab_cannot_be_told_is_of_one_that_is_not_complete(text: str, tmp_path: Path) -> None:
     (tmp_path / run.STATE).write_text(text, encoding="latin-1")

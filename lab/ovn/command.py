@@ -32,6 +32,8 @@ def main(argv: Sequence[str]) -> int:
         print(f"ovnwatch lab: {error}", file=sys.stderr)
     except BrokenPipeError:  # whoever read our output has gone, and shall not hear of the rest
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # a folder that cannot be made, or written to
+        print(f"ovnwatch lab: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         pass
     return 1
