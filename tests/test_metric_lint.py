@@ -18,8 +18,9 @@ from exporters import catalog
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(
     path
-    for pattern in ("*.md", "alerts/runbooks/*.md", "exporters/*.md", "grafana/*.md", "manifests/**/*.md")
+    for pattern in ("*.md", "docs/*.md", "alerts/runbooks/*.md", "exporters/*.md", "grafana/*.md", "manifests/**/*.md")
     for path in ROOT.glob(pattern)
+    if path.name != "metrics.md"  # made from the catalogue, recorded series and all
 )
 NAMED = re.compile(r"\b(?:ovnwatch|ovs_vswitchd|ovs_db|ovn_controller|ovn_northd|ovn_db|ovnkube)_[a-z0-9_]+\b(?![{*])")
 # What must be given what counts. `changes` and `resets` may ask a gauge.
