@@ -35,7 +35,7 @@ class Looked(Mapping[tuple[str, ...], float]):
     """One collection: values by metric (without ovnwatch_) and label values, as the catalogue orders those."""
 
     def __init__(self, scrape: Scrape) -> None:
-        known = catalog.load()
+        known = catalog.exported()
         self.collected = scrape.run()
         self.failures = {name: each.failure for name, each in self.collected.items() if each.failure}
         self.found = {
