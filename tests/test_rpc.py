@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from exporters.node import openflow, ovsdb, rpc
 from exporters.node.failing import FAILURES, GarbledError, LateError, NotCollectedError, RefusedError
-from exporters.node.rpc import Deadline, JsonRpc
+from exporters.node.rpc import Deadline, JsonRpc, Stream
 from exporters.node.unixctl import Unixctl, pid_of
 
 PATIENT = 30.0  # seconds, for what is meant to answer
@@ -81,7 +81,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from exporters.node.failing import GarbledError
-from exporters.node.rpc import Deadline, JsonRpc
+from exporters.node.rpc import Deadline, JsonRpc, Stream
 from fake_daemon import answering, daemon
 from test_rpc import endless
 
@@ -153,6 +153,18 @@ def test_who_hangs_up_or_is_not_there_is_told(tmp_path: Path) -> None:
         JsonRpc(tmp_path / "s", Deadline(PATIENT))
     with pytest.raises(NotCollectedError, match="nobody listens"):
         JsonRpc(tmp_path / "none", Deadline(PATIENT))
+
+
+@pytest.mark.parametrize("kind", ["loop", "below a file"])
+def test_a_socket_that_cannot_be_reached_is_named(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "s"
+    if kind == "loop":
+        path.symlink_to("s")
+    else:
+        path.write_text("")
+        path /= "t"
+    with pytest.raises(NotCollectedError, match=f"{path}: "):
+        Stream(path, Deadline(30))
 
 
 def test_a_path_may_be_longer_than_a_sockets(tmp_path: Path) -> None:

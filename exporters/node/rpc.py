@@ -58,7 +58,10 @@ class Stream:
         except (TimeoutError, BlockingIOError) as error:  # the second where its queue is full
             self.socket.close()
             raise LateError(f"{path} lets nobody in") from error
-        except OSError:
+        except OSError as error:
+            self.socket.close()
+            raise NotCollectedError(f"{path}: {error.strerror or error}") from error
+        except NotCollectedError:
             self.socket.close()
             raise
 
