@@ -536,6 +536,12 @@ def journal_folder(said: Given, name: str, folder: Path) -> Path | None:
     return folder / said.value if name and said.place.startswith(f"{name}:") else Path(said.value)
 
 
+def beside(said: Said, given: Given) -> Path:
+    """A path in the file is relative to it."""
+    in_file = said.document.name and given.place.startswith(f"{said.document.name}:")
+    return said.folder / given.value if in_file else Path(given.value)
+
+
 def _in_folder(given: Given, said: Said) -> Path | None:
     """A file: relative to the file that names it, else to where we are."""
     if not given.value:

@@ -30,6 +30,7 @@ from exporters.node.command import MOST_CONNECTIONS
 from exporters.node.failing import GarbledError
 from exporters.node.host import Host, Paths, within
 from exporters.node.links import LINK, Known, Links, Snapshot
+from exporters.node.ovn.remote import Files
 from exporters.node.processes import Usage
 from exporters.node.rows import labels_of
 from exporters.node.rtnl import Link
@@ -69,6 +70,24 @@ def test_a_file_says_what_flags_and_variables_do_not(tmp_path: Path) -> None:
     assert settings.exclude.fullmatch("veth1")
     assert (settings.paths.ovs, settings.paths.root) == ("/here", Path("/host"))
     assert settings.web_listen == ("", 9999)
+
+
+def test_files_for_tls_are_relative_to_the_file_that_names_them_and_are_tried(tmp_path: Path) -> None:
+    made = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=db -keyout key.pem -out cert.pem"
+    subprocess.run(made.split(), cwd=tmp_path, check=True, capture_output=True)
+    file = tmp_path / "node.yaml"
+    file.write_text("ovn: {sb_db: 'ssl:db:6642', ca_file: cert.pem, cert_file: cert.pem, key_file: key.pem}\n")
+    settings = load_node(["--source=n", f"--config.file={file}"], {})
+    assert settings.databases.files == Files(*(str(tmp_path / each) for each in ("cert.pem", "cert.pem", "key.pem")))
+    file.write_text("ovn: {ca_file: none.pem}\n")
+    (told,) = problems(f"--config.file={file}")
+    assert told.startswith(f"{file}:1: ovn.ca_file: ")
+    assert f"{tmp_path}/none.pem" in told
+    (told,) = problems("--ovn.nb-db=tcp:db:6641,ssl:db:6641")
+    assert told == "--ovn.ca-file: an address of kind ssl needs --ovn.ca-file"
+    (told,) = problems("--ovn.sb-db=ssl:db:6642", "--ovn.ca-file=/none.pem")
+    assert told.startswith("--ovn.ca-file: ")
+    assert "/none.pem" in told
 
 
 def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
@@ -362,7 +381,8 @@ def test_it_serves_metrics_and_state_until_it_is_told_to_end(ovs: DummyOvs, tmp_
             for _ in range(2 * MOST_CONNECTIONS):
                 many.enter_context(socket.create_connection(("127.0.0.1", exporter.ports["web"])))
             assert exporter.ready(), "who is silent keeps nobody out"
-            assert len([*Path(f"/proc/{exporter.process.pid}/fd").iterdir()]) < 1.5 * MOST_CONNECTIONS
+            files = Path(f"/proc/{exporter.process.pid}/fd")
+            wait_for(lambda: len([*files.iterdir()]) < 1.5 * MOST_CONNECTIONS)
         assert {b"/metrics", b"/state"} <= set(re.findall(rb'href="([^"]*)"', get(exporter, "/")[0]))
         ovs.stop_daemon("ovs-vswitchd", signal.SIGKILL)
         page = get(exporter, "/metrics")[0].decode()

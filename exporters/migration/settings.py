@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, Field
 
 from exporters import kube, options, remotes, targets
-from exporters.options import Given, Option
+from exporters.options import Option
 from exporters.remotes import Remote
 from exporters.settings import (
     FIRST,
@@ -25,6 +25,7 @@ from exporters.settings import (
     bad_listeners,
     basics,
     bearer_token,
+    beside,
     journal_folder,
     read,
     telemetry,
@@ -148,14 +149,8 @@ def load_migration(argv: Sequence[str], environ: Mapping[str, str], _: int | Non
         cluster=cluster,
         context=given["context"].value or "",
         hashed=given["addresses"].value == "hashed",
-        microovn=_beside(said, given["microovn"]) if given["microovn"].value else None,
+        microovn=beside(said, given["microovn"]) if given["microovn"].value else None,
     )
-
-
-def _beside(said: Said, given: Given) -> Path:
-    """A path in the file is relative to it."""
-    in_file = said.document.name and given.place.startswith(f"{said.document.name}:")
-    return said.folder / given.value if in_file else Path(given.value)
 
 
 def _cluster(said: Said, problems: list[Problem]) -> str:
@@ -168,7 +163,7 @@ def _cluster(said: Said, problems: list[Problem]) -> str:
     if not kube.installed():
         problems.append(Problem(given.place, "needs the Python package kubernetes: install ovnwatch[kubernetes]"))
         return ""
-    config = kube.IN_CLUSTER if given.value == kube.IN_CLUSTER else str(_beside(said, given))
+    config = kube.IN_CLUSTER if given.value == kube.IN_CLUSTER else str(beside(said, given))
     try:
         kube.Cluster(config, said.given["context"].value or "").close()
     except kube.ConfigError as error:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from exporters import options, targets
 from exporters.node.collectors import COLLECTORS
+from exporters.node.failing import NotCollectedError
 from exporters.node.host import Databases, Paths
 from exporters.node.ovn import remote
 from exporters.node.ovn.remote import Files
@@ -24,6 +25,7 @@ from exporters.settings import (
     Said,
     bad_listeners,
     basics,
+    beside,
     read,
     telemetry,
     web_config,
@@ -194,6 +196,7 @@ def load_node(argv: Sequence[str], environ: Mapping[str, str], _: int | None = N
     if given["web_listen"].value:
         problems += bad_listeners([given["web_listen"]])
     web_config(said)
+    databases = _databases(said)
     if problems:
         raise BadInput([*dict.fromkeys(problems), *said.doubts])
     return NodeSettings(
@@ -211,7 +214,7 @@ def load_node(argv: Sequence[str], environ: Mapping[str, str], _: int | None = N
         exclude=given["exclude"].value,
         every_event=_switch(given["every_event"]),
         workloads=given["workloads"].value,
-        databases=_databases(given),
+        databases=databases,
         once=_switch(given["once"]),
         output=given["output"].value,
     )
@@ -222,11 +225,21 @@ def _switch(said: Given) -> bool:
     return said.value is not None and said.value is not False
 
 
-def _databases(given: Mapping[str, Given]) -> Databases:
+def _databases(said: Said) -> Databases:
+    """Where they are; what of TLS would keep them from being read is noted."""
+    given = said.given
+    northbound, southbound = given["northbound"].value or (), given["southbound"].value or ()
+    named = (given[f"ovn_{each}"] for each in ("ca", "cert", "key"))
+    files = Files(*(str(beside(said, each)) if each.value else "" for each in named))
+    if files.ca or any(each.kind == "ssl" for each in (*northbound, *southbound)):
+        try:
+            remote.tls_context(files)
+        except NotCollectedError as error:
+            said.problems.append(Problem(given["ovn_ca"].place if files.ca else "--ovn.ca-file", str(error)))
     return Databases(
-        northbound=given["northbound"].value or (),
-        southbound=given["southbound"].value or (),
-        files=Files(*(given[f"ovn_{each}"].value or "" for each in ("ca", "cert", "key"))),
+        northbound=northbound,
+        southbound=southbound,
+        files=files,
         chassis=given["ovn_chassis"].value,
         hashed=given["ovn_addresses"].value == "hashed",
     )

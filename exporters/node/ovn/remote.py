@@ -73,7 +73,7 @@ class Connection(JsonRpc):
 
 
 def _connected(remote: Remote, files: Files, deadline: Deadline) -> socket.socket:
-    context = _context(files) if remote.kind == "ssl" else None
+    context = tls_context(files) if remote.kind == "ssl" else None
     try:
         made = socket.create_connection((remote.host, remote.port), deadline.left())
     except TimeoutError as error:
@@ -93,8 +93,11 @@ def _connected(remote: Remote, files: Files, deadline: Deadline) -> socket.socke
         raise NotCollectedError(f"{remote}: TLS fails: {error}") from error
 
 
-def _context(files: Files) -> ssl.SSLContext:
-    """As OVS' own programs: who signed the certificate counts, not what name is in it."""
+def tls_context(files: Files) -> ssl.SSLContext:
+    """As OVS' own programs: who signed the certificate counts, not what name is in it.
+
+    Raises NotCollectedError for files that cannot be used.
+    """
     if not files.ca:
         raise NotCollectedError("an address of kind ssl needs --ovn.ca-file")
     try:
@@ -105,5 +108,6 @@ def _context(files: Files) -> ssl.SSLContext:
         if files.certificate:
             context.load_cert_chain(files.certificate, files.key or None)
     except (OSError, ssl.SSLError) as error:
-        raise NotCollectedError(f"files for TLS cannot be used: {error}") from error
+        named = ", ".join(filter(None, (files.ca, files.certificate, files.key)))
+        raise NotCollectedError(f"files for TLS cannot be used ({named}): {error}") from error
     return context
