@@ -26,8 +26,6 @@ from exporters.web import make_app, serve
 
 log = logging.getLogger(__name__)
 
-MOST_CONNECTIONS = 64  # a few scrape it; asyncio's TLS takes a quarter of a megabyte for each
-
 
 def main(argv: Sequence[str]) -> int:
     """Run until SIGTERM or SIGINT, then end the process with 0; with 1 for a port in use or a bug.
@@ -39,7 +37,8 @@ def main(argv: Sequence[str]) -> int:
         return settings
     if settings.once:
         return _print(once(settings))
-    return run("node", lambda end: _run(settings, end), small=True)
+    # asyncio's TLS takes a quarter of a megabyte for each connection, of which silent ones may be many.
+    return run("node", lambda end: _run(settings, end), small=settings.web_config is None)
 
 
 def make_scrape(settings: NodeSettings) -> Scrape:
@@ -115,7 +114,7 @@ async def _run(settings: NodeSettings, end: End) -> None:
             more={"/state": "links, addresses, routes and daemons, as JSON"},
         )
         app.router.add_get("/state", told)
-        serving = await serve(app, *settings.web_listen, max_connections=MOST_CONNECTIONS)
+        serving = await serve(app, *settings.web_listen)
         log.info("%s is served on port %d", serving.listening.door.name, serving.port)
         give_back_memory()
         tasks.spawn(serving.watch_access())
