@@ -295,15 +295,15 @@ def settle(
 ) -> S:
     """Settings of that kind: the streams of the file's targets and of `entries` that we `keep`, and `more` fields.
 
-    `unnamed` says what to do where nothing is named. `descriptors` is how many files the probes may open; None checks
-    no budget. Raises BadInput with all problems.
+    `unnamed` says what to do where nothing is named; "": then nothing is probed yet. `descriptors` is how many files
+    the probes may open; None checks no budget. Raises BadInput with all problems.
     """
     given, problems = said.given, said.problems
     named = [*_named_in_file(said.document, said.folder), *entries]
     others = [entry for entry in named if targets.same_name(entry.target.name) not in said.own]
     streams = tuple(targets.expand(others, said.source, given, problems))
     problems[:0] = said.document.in_order()
-    if not streams and not problems:
+    if not streams and not problems and unnamed:
         alone = f"only we ourselves ({said.source}) are named; " if named else ""
         problems.append(Problem("targets", f"nothing to probe: {alone}{unnamed}"))
     listeners = [given["web_listen"], *(given[f"listen_{each}"] for each in PROTOCOLS)]

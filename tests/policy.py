@@ -11,6 +11,7 @@ HOST = ("hostNetwork", "hostPID", "hostIPC")
 NODE = ("DaemonSet", "ovnwatch-node", "ovnwatch-node")  # kind, namespace, name
 NODE_MAY = {"hostNetwork", "hostPID"}
 NODE_CAPABILITIES = {"DAC_OVERRIDE"}
+READERS = ("ovnwatch-migration", "ovnwatch-peer")  # of the API, as their roles let them
 READING = {"get", "list", "watch", "use"}
 
 
@@ -37,7 +38,7 @@ def _workload(each: Object, pod: Object) -> Iterator[str]:
         yield "may run as root"
     if pod.get("securityContext", {}).get("seccompProfile", {}).get("type") != "RuntimeDefault":
         yield "no seccomp profile"
-    if pod.get("automountServiceAccountToken") is not (each["metadata"]["name"] == "ovnwatch-migration"):
+    if pod.get("automountServiceAccountToken") is not (each["metadata"]["name"] in READERS):
         yield "an API token for who needs none, or not said"
     for volume in pod.get("volumes", []):
         if "hostPath" in volume and not node:

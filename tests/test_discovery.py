@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ from fake_api import FakeApi, serving
 from histories import changes
 from hypothesis import given
 from hypothesis import strategies as st
-from running import CODE, wait_for
+from running import ANY_PORT, CODE, Exporter, flags, killed_at_the_end, wait_for
 
 from exporters.bastion import discover
 from exporters.bastion.settings import load_bastion
@@ -25,6 +26,8 @@ from exporters.discovery.find import Entry, Found, find, key_of
 from exporters.discovery.kept import KEPT_SECONDS, entries, keep
 from exporters.discovery.resources import NEEDS, resource
 from exporters.objects import Fields
+from exporters.peer.settings import load_peer
+from exporters.targets import Target
 
 PLURALS = {"Node": "nodes", "Service": "services", "EndpointSlice": "endpointslices", "Route": "routes",
            "Ingress": "ingresses"}  # fmt: skip
@@ -185,6 +188,13 @@ def test_what_has_not_its_form_is_refused_and_nothing_else_happens(part: Any, pl
     find({plural: [one]}, NEEDS)
 
 
+def test_a_pod_that_ends_comes_after_the_one_that_took_its_place() -> None:
+    one = slices("peers", ("n1", "10.0.0.1"), conditions={"terminating": True})
+    one["endpoints"] += slices("peers", ("n1", "10.0.0.2"))["endpoints"]
+    found = of("pod", [service("peers", clusterIPs=["None"]), one])
+    assert brief(found) == [("n1", "10.0.0.2", {"ws": 8080, "tcp": 8081, "http": 8082})]
+
+
 # --- an hour longer
 
 
@@ -198,7 +208,7 @@ def test_what_is_withdrawn_is_kept_for_an_hour_and_what_moved_is_where_it_is() -
     held = keep(held, [moved], 99.0 + KEPT_SECONDS)
     assert entries(held) == [first, moved]
     assert entries(keep(held, [moved], 100.0 + KEPT_SECONDS)) == [moved]
-    assert entries(keep({}, [moved], 0.0)) == [moved], "another family would be another key"
+    assert entries(keep({}, [moved, second], 0.0)) == [moved]
     assert key_of({**second, "host": "2001:db8::1"}) != key_of(second)
 
 
@@ -350,3 +360,56 @@ def test_a_file_is_kept_current_and_the_bastion_told(api: FakeApi, tmp_path: Pat
             _, said = process.communicate()
     assert "answers 500" in said
     assert not list(tmp_path.glob(".bastion.yaml.*"))
+
+
+# --- peers that find each other
+
+
+def probed(peer: Exporter) -> set[tuple[str, str]]:
+    return set(re.findall(r'ovnwatch_stream_observed\{[^}]*path="(\w+)"[^}]*target="([^"]+)"', peer.get("/metrics")[1]))
+
+
+@pytest.mark.slow
+def test_peers_are_the_endpoints_of_a_service_ready_or_not(api: FakeApi, tmp_path: Path) -> None:
+    code = f"from exporters.peer import found; found.TICK_SECONDS = 0.3; found.SETTLE_SECONDS = 0.1; {CODE}"
+    api.put([(True, slices("peers", ("n1", "127.0.0.1"), ("n2", "127.0.0.2"), conditions={"ready": False}))])
+    api.put([(True, slices("other", ("n9", "127.0.0.9")))])
+    argv = [*flags(ANY_PORT), "--kubernetes.service=ovnwatch/peers", f"--kubernetes.config={api.config(tmp_path)}"]
+    with killed_at_the_end() as started:
+        peer = Exporter(tmp_path / "log", "peer", *argv, code=code, NODE_NAME="n1")
+        started.append(peer)
+        wait_for(peer.ready)
+        wait_for(lambda: probed(peer) == {("pod", "n2")})
+        info = re.search(r"ovnwatch_stream_info\{[^}]*\}", peer.get("/metrics")[1])
+        assert info
+        assert 'target_node="n2"' in info[0]
+        assert 'target_zone="east"' in info[0]
+        assert 'ovnwatch_watch_up{resource="endpointslices"} 1' in peer.get("/metrics")[1]
+        api.put([(True, slices("peers", ("n1", "127.0.0.1"), ("n3", "127.0.0.3")))])
+        wait_for(lambda: probed(peer) == {("pod", "n2"), ("pod", "n3")})
+        api.down = True
+        api.drop()
+        wait_for(lambda: 'ovnwatch_watch_up{resource="endpointslices"} 0' in peer.get("/metrics")[1])
+        assert probed(peer) == {("pod", "n2"), ("pod", "n3")}
+        assert peer.end() == 0
+
+
+def test_a_peer_without_a_way_to_the_cluster_says_so(tmp_path: Path) -> None:
+    argv = [*flags(ANY_PORT), "--kubernetes.service=ovnwatch/peers", "--source=a"]
+    with killed_at_the_end() as started:
+        started.append(Exporter(tmp_path / "log", "peer", *argv))
+        assert started[0].process.wait(30) == 1
+        assert started[0].said().startswith("ovnwatch peer: --kubernetes.config: in-cluster: ")
+        started.append(Exporter(tmp_path / "log2", "peer", *argv[:-2], "--kubernetes.service=A/b", "--source=a"))
+        assert started[1].process.wait(30) == 2
+    assert "--kubernetes.service: want the name of a Service" in started[1].said()
+
+
+@given(st.integers(0, 120))
+def test_of_many_found_some_are_chosen_and_the_others_are_told(count: int) -> None:
+    there = [Target(name=f"n{n}", path="pod", host="127.0.0.1", node=f"n{n}", zone="z") for n in range(count)]
+    settings = load_peer(["--kubernetes.service=a/b"], {"NODE_NAME": "n0"}, None, there)
+    names = {each.target for each in settings.streams}
+    assert not names & set(settings.not_observed)
+    assert names | set(settings.not_observed) == {each.name for each in there} - {"n0"}
+    assert len(names) <= 40

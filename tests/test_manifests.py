@@ -14,7 +14,7 @@ import yaml
 from policy import WORKLOADS, broken
 from test_scrape import schema_errors
 
-from exporters.discovery.resources import NEEDS, NODES, resource
+from exporters.discovery.resources import NEEDS, NODES, resource, slices_of
 from exporters.migration.resources import RESOURCES
 from exporters.peer.settings import load_peer
 from manifests.__main__ import KUBECTL, OVERLAYS, ROOT, generated, render
@@ -189,7 +189,13 @@ def test_the_policy_catches_a_change_of_any_workload(overlay: str) -> None:
     ],
 )
 def test_the_policy_catches_a_change_of_rights(kind: str, change: Change, wrong: str) -> None:
-    each = copy.deepcopy(next(each for each in rendered("openshift") if each["kind"] == kind))
+    objects = rendered("openshift")
+    name = (
+        "ovnwatch-node-scc"
+        if kind == "Role"
+        else next(each["metadata"]["name"] for each in objects if each["kind"] == kind)
+    )
+    each = copy.deepcopy(named(objects, kind, name))
     change(each)
     assert any(wrong in line for line in broken([each]))
 
@@ -288,8 +294,15 @@ def test_what_peers_are_told_is_a_good_configuration(overlay: str, tmp_path: Pat
     (told,) = (each["data"]["peer.yaml"] for each in objects if "peer.yaml" in each.get("data", {}))
     (tmp_path / "peer.yaml").write_text(told)
     settings = load_peer([f"--config.file={tmp_path / 'peer.yaml'}"], {"NODE_NAME": "node-1", "HOSTNAME": "pod-7"})
-    assert {each.path for each in settings.streams} <= {"nodeport", "service"}
-    assert not [each for each in settings.streams if each.target == "node-1"]
+    assert {each.path for each in settings.streams} == {"service"}
+    if settings.service:
+        (namespace,) = {each["metadata"]["namespace"] for each in objects if "peer.yaml" in each.get("data", {})}
+        headless = named(objects, "Service", settings.service)
+        assert (headless["metadata"]["namespace"], headless["spec"]["clusterIP"]) == (namespace, "None")
+        there = slices_of(namespace, settings.service)
+        role = named(objects, "Role", "ovnwatch-peer")
+        assert role["metadata"]["namespace"] == there.namespace
+        assert allowed(role) == {(there.api_version.rpartition("/")[0], there.plural)}
 
 
 def test_the_three_peers_are_reached_as_the_migration_dashboard_had_them() -> None:

@@ -28,10 +28,11 @@ from exporters.migration.phases import Phases
 from exporters.migration.resources import RESOURCES
 from exporters.migration.seen import UNKNOWN_SECONDS, Change, Event, Memory, Seen
 from exporters.migration.settings import load_migration
-from exporters.migration.watching import Watched, Watching
+from exporters.migration.watching import Watching
 from exporters.probing.record import Record
 from exporters.settings import BadInput
 from exporters.times import iso
+from exporters.watched import Watched
 
 T = TypeVar("T")
 

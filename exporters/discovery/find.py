@@ -89,10 +89,10 @@ def key_of(entry: Entry) -> Key:
 
 
 def pods(slices: Iterable[Slice], called: Callable[[Endpoint], str]) -> Iterator[Entry | str]:
-    """An entry for each endpoint, ready or not."""
+    """An entry for each endpoint, ready or not; those that are about to go come after those that took their place."""
     for each in slices:
         spoken = _spoken(each.ports or (), lambda port: port.port)
-        for endpoint in each.endpoints or ():
+        for endpoint in sorted(each.endpoints or (), key=_ending):
             if spoken is None:
                 yield UNSPOKEN
             elif not (name := called(endpoint)):
@@ -281,6 +281,10 @@ def _answering(slices: Iterable[Slice]) -> set[str]:
         for endpoint in each.endpoints or ()
         if endpoint.nodeName and _passed_on(endpoint)
     }
+
+
+def _ending(endpoint: Endpoint) -> bool:
+    return bool(endpoint.conditions and endpoint.conditions.terminating)
 
 
 def _passed_on(endpoint: Endpoint) -> bool:

@@ -16,9 +16,12 @@ class Last(NamedTuple):
 
 
 def keep(before: Mapping[Key, Last], found: Iterable[Entry], now: float) -> dict[Key, Last]:
-    """What is probed now: all that is found, and what was within the last hour. One that moved is where it is found."""
+    """What is probed now: all that is found, and what was within the last hour.
+
+    One that moved is where it is found; of two with one key the first counts.
+    """
     recent = {key: last for key, last in before.items() if now - last.at < KEPT_SECONDS}
-    return recent | {key_of(each): Last(each, now) for each in found}
+    return recent | {key_of(each): Last(each, now) for each in reversed(list(found))}
 
 
 def entries(kept: Mapping[Key, Last]) -> list[Entry]:

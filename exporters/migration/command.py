@@ -30,10 +30,11 @@ from exporters.migration.nodes import Nodes
 from exporters.migration.phases import FullError, NewPhase, Phases
 from exporters.migration.settings import MIGRATION, MigrationSettings
 from exporters.migration.starts import Starts
-from exporters.migration.watching import Watched, Watching
+from exporters.migration.watching import Watching
 from exporters.probing.record import Record
 from exporters.process import STOP_SECONDS, End, Tasks, build_info, look_after
 from exporters.verdict.explain import RESTART
+from exporters.watched import Watched
 from exporters.web import add_token_check, make_app, require_token, serve
 
 MOST_STARTS = 10_000  # entries of the journal that are looked through for starts that were told

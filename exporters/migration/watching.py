@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -11,8 +11,6 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from exporters import catalog, times
-from exporters.catalog import Catalog
-from exporters.exposition import Labels, Table
 from exporters.journal import Journal
 from exporters.kube import Cluster, Watch
 from exporters.migration.kinds import KINDS
@@ -22,6 +20,7 @@ from exporters.migration.resources import RESOURCES
 from exporters.migration.seen import Change, Event, Gap, Memory, Phase, Seen, pack, unpack
 from exporters.objects import Known
 from exporters.probing.record import Record
+from exporters.watched import family
 
 log = logging.getLogger(__name__)
 
@@ -138,44 +137,15 @@ class Watching(Collector):
         nodes = list(seen.nodes.items()) if seen.known_nodes else []
         egress = list(seen.egress.items()) if seen.egress is not None and seen.known_egress else []
         conditions = list(seen.conditions.items())
-        yield _family(self._catalog, "ovnwatch_migration_condition", (((name,), float(on)) for name, on in conditions))
-        yield _family(self._catalog, "ovnwatch_node_ready", (((name,), float(each.ready)) for name, each in nodes))
+        yield family(self._catalog, "ovnwatch_migration_condition", (((name,), float(on)) for name, on in conditions))
+        yield family(self._catalog, "ovnwatch_node_ready", (((name,), float(each.ready)) for name, each in nodes))
         booted = (((name,), each.booted_at) for name, each in nodes if each.booted_at)
-        yield _family(self._catalog, "ovnwatch_node_boot_time_seconds", booted)
-        yield _family(
+        yield family(self._catalog, "ovnwatch_node_boot_time_seconds", booted)
+        yield family(
             self._catalog,
             "ovnwatch_egressip_info",
             (((name, self._show(address), node), 1.0) for (name, address), node in egress if node),
         )
-
-
-class Watched(Collector):
-    """How well we watch, whatever it is; asked of each source at every scrape."""
-
-    def __init__(self, sources: Sequence[Callable[[], Mapping[str, Known]]]) -> None:
-        self._sources = sources
-        self._catalog = catalog.exported()
-
-    def collect(self) -> Iterator[Metric]:
-        known = {name: each for source in self._sources for name, each in source().items()}
-        there = {name: each for name, each in known.items() if not each.absent}
-        yield _family(self._catalog, "ovnwatch_watch_up", (((name,), float(each.up)) for name, each in there.items()))
-        ages = (((name,), each.age) for name, each in there.items() if each.heard)
-        yield _family(self._catalog, "ovnwatch_watch_age_seconds", ages)
-        yield _family(
-            self._catalog, "ovnwatch_watch_objects", (((name,), len(each.objects)) for name, each in there.items())
-        )
-        yield _family(
-            self._catalog,
-            "ovnwatch_watch_failures_total",
-            (((name, reason), count) for name, each in known.items() for reason, count in each.failures.items()),
-        )
-
-
-def _family(known: Catalog, name: str, rows: Iterable[tuple[Sequence[str], float]]) -> Metric:
-    metric = known.metric(name)
-    series = [(Labels(dict(zip(metric.labels, labels, strict=True))), value) for labels, value in rows]
-    return Table(metric.name, metric.help, metric.kind, lambda: series)
 
 
 def _resumed(phases: Phases, record: Record) -> Seen:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from exporters import logs, process
 from exporters.access import Access
@@ -11,12 +11,14 @@ from exporters.echo.servers import max_connections, serve_echoes
 from exporters.exposition import Exposition, make_registry
 from exporters.identity import identify
 from exporters.journal import Journal, file_name
+from exporters.peer.found import FoundPeers
 from exporters.peer.left_out import LeftOut
-from exporters.peer.settings import PEER, PeerSettings
+from exporters.peer.settings import PEER, PeerSettings, load_peer
 from exporters.probing.engine import Engine
 from exporters.probing.record import Record
 from exporters.process import STOP_SECONDS, End, Server, Tasks, build_info, look_after
 from exporters.reloads import Reloads
+from exporters.watched import Watched
 from exporters.web import make_app, serve
 
 log = logging.getLogger(__name__)
@@ -29,6 +31,8 @@ def main(argv: Sequence[str]) -> int:
 
 async def _run(settings: PeerSettings, argv: Sequence[str], end: End) -> None:
     loop = asyncio.get_running_loop()
+    # First, for it imports much, and a stall before all begins is none.
+    found = FoundPeers(settings.cluster, settings.service) if settings.service else None
     identity = identify(settings.source, settings.node, settings.zone)
     journal = Journal(settings.journal and settings.journal / file_name("peer", settings.source))
     record = Record(settings.streams, identity, settings.max_history, journal=journal)
@@ -42,13 +46,17 @@ async def _run(settings: PeerSettings, argv: Sequence[str], end: End) -> None:
         logs.set_up(new.log_level, new.log_format)
         _tell_left_out(new)
 
-    reloads = Reloads(PEER, argv, os.environ, settings, use)
+    def load(argv: Sequence[str], environ: Mapping[str, str], descriptors: int) -> PeerSettings:
+        return load_peer(argv, environ, descriptors, found.targets if found else ())
+
+    reloads = Reloads(PEER._replace(load=load), argv, os.environ, settings, use)
 
     def not_observed() -> Sequence[str]:
         return reloads.settings.not_observed
 
     left_out = LeftOut(settings.source, not_observed)
-    exposition = Exposition(make_registry(build_info(identity), record, reloads, left_out))
+    watched = (Watched([found.known]),) if found else ()
+    exposition = Exposition(make_registry(build_info(identity), record, reloads, left_out, *watched))
     serving: list[Server] = []
     tasks = Tasks()
     started = False
@@ -80,11 +88,15 @@ async def _run(settings: PeerSettings, argv: Sequence[str], end: End) -> None:
         engine.start()
         reloads.at_hangup(tasks)
         tasks.spawn(record.save_now_and_then())
+        if found is not None:
+            tasks.spawn(found.run(reloads))
         started = True
         await end.come()
     finally:
         async with asyncio.timeout(STOP_SECONDS):
             await tasks.close()
+            if found is not None:
+                await found.close()
             await engine.stop()
             await asyncio.gather(*(each.close() for each in serving))
             await journal.close()

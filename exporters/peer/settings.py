@@ -1,5 +1,6 @@
 """What `ovnwatch peer` is told beside what all exporters that probe share: names of peers, the choice among them."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from exporters import options, targets
+from exporters import kube, options, targets
 from exporters.options import Option
 from exporters.probing import mesh
 from exporters.settings import File, Program, Said, Settings, read, settle, table
@@ -20,6 +21,8 @@ class PeerSettings(Settings):
     """All that `ovnwatch peer` needs to know."""
 
     not_observed: tuple[str, ...]  # names of peers that are left to other peers
+    service: str  # whose endpoints are peers, NAME or NAMESPACE/NAME; "": none is looked at
+    cluster: str  # that has it: a kubeconfig, or kube.IN_CLUSTER
 
 
 class Mesh(BaseModel):
@@ -28,9 +31,16 @@ class Mesh(BaseModel):
     k: Annotated[int, Field(ge=1, le=10_000)] | None = None
 
 
+class KubernetesKeys(BaseModel):
+    model_config = STRICT
+    service: str | None = None
+    config: str | None = None
+
+
 class PeerFile(File):
     peers: list[Host] | None = None
     mesh: Mesh = Mesh()
+    kubernetes: KubernetesKeys = KubernetesKeys()
 
 
 def names(text: str) -> list[str]:
@@ -46,6 +56,13 @@ def names(text: str) -> list[str]:
     return found
 
 
+def service(text: str) -> str:
+    part = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+    if not re.fullmatch(f"({part}/)?{part}", text):
+        raise ValueError(f"want the name of a Service, or NAMESPACE/NAME: {text!r}")
+    return text
+
+
 # fmt: off
 OPTIONS = table(
     own=[
@@ -53,6 +70,10 @@ OPTIONS = table(
         Option("full_up_to", options.count, "40", "", "", "mesh.full_up_to",
                "up to so many other peers, all are probed"),
         Option("k", options.count, "10", "", "", "mesh.k", "of more, so many are chosen"),
+        Option("service", service, "", "--kubernetes.service", "OVNWATCH_KUBERNETES_SERVICE", "kubernetes.service",
+               "headless Service whose endpoints are peers too, NAME or NAMESPACE/NAME; they are watched"),
+        Option("cluster", targets.file_name, kube.IN_CLUSTER, "--kubernetes.config", "OVNWATCH_KUBERNETES_CONFIG",
+               "kubernetes.config", "the cluster that has it: a kubeconfig, or in-cluster for our service account"),
     ],
     web_listen=Option("web_listen", targets.address, ":8083", "--web.listen-address", "", "web.listen_address",
                       "address of metrics and health"),
@@ -61,12 +82,24 @@ OPTIONS = table(
 # fmt: on
 
 
-def load_peer(argv: Sequence[str], environ: Mapping[str, str], descriptors: int | None = None) -> PeerSettings:
-    """Settings from flags, the environment and the files they name; see `settings.settle`."""
+def load_peer(
+    argv: Sequence[str], environ: Mapping[str, str], descriptors: int | None = None, found: Sequence[Target] = ()
+) -> PeerSettings:
+    """Settings from flags, the environment, the files they name, and the peers found; see `settings.settle`."""
     said = read(OPTIONS, PeerFile, argv, environ)
     chosen, not_observed = _chosen(said)
-    unnamed = "name peers in PEERS, --peers or the file's `targets:`"
-    settings = settle(PeerSettings, said, chosen, descriptors, unnamed=unnamed, not_observed=not_observed)
+    others, left = _of_service(said, found)
+    of = said.given["service"].value or ""
+    settings = settle(
+        PeerSettings,
+        said,
+        [*chosen, *others],
+        descriptors,
+        unnamed="" if of else "name peers in PEERS, --peers or the file's `targets:`",
+        not_observed=(*not_observed, *left),
+        service=of,
+        cluster=said.given["cluster"].value or kube.IN_CLUSTER,
+    )
     return replace(settings, doubts=(*settings.doubts, *_stranger(said)))
 
 
@@ -93,6 +126,16 @@ def _chosen(said: Said) -> tuple[list[Entry], tuple[str, ...]]:
     others = dict.fromkeys(set(known.values()) - set(ours), "")
     chosen, rest = mesh.choose(said.source, others, given["full_up_to"].value, given["k"].value)
     return [Entry(Target(name=peer), lambda *_: peers.place, Path()) for peer in [*chosen, *ours]], rest
+
+
+def _of_service(said: Said, found: Sequence[Target]) -> tuple[list[Entry], tuple[str, ...]]:
+    """Entries of those that the Service leads to and that are probed from here, and the names left to others."""
+    given = said.given
+    node, zone = given["node"].value, given["zone"].value or ""
+    others = [each for each in found if targets.same_name(each.name) not in said.own and each.node != node]
+    zones = {each.name: each.zone for each in others}
+    chosen, rest = mesh.choose(said.source, zones, given["full_up_to"].value, given["k"].value, zone)
+    return [Entry(each, lambda *_: given["service"].place, Path()) for each in others if each.name in chosen], rest
 
 
 PEER = Program("peer", OPTIONS, load_peer)
