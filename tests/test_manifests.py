@@ -14,6 +14,7 @@ import yaml
 from policy import WORKLOADS, broken
 from test_scrape import schema_errors
 
+from exporters import catalog
 from exporters.discovery.resources import NEEDS, NODES, resource, slices_of
 from exporters.migration.resources import RESOURCES
 from exporters.peer.settings import load_peer
@@ -260,6 +261,33 @@ def test_a_node_port_leads_to_the_nodes_own_peer_another_to_any() -> None:
     assert ports["Local"] == {"ws": 30080, "tcp": 30081, "http": 30082}
     assert ports["Cluster"] == {"ws": 30180, "tcp": 30181, "http": 30182}
     assert named(objects, "Service", "ovnwatch-peers")["spec"]["publishNotReadyAddresses"] is True
+
+
+def test_on_openshift_rules_are_where_what_they_ask_for_is_scraped() -> None:
+    objects = [each for each in rendered("openshift") if each["kind"] in ("PrometheusRule", "AlertingRule")]
+    alerts: dict[str, set[str]] = {}
+    for each in objects:
+        own = {"openshift-monitoring": None, "ovnwatch-node": True, "ovnwatch": False}[each["metadata"]["namespace"]]
+        for rule in (rule for group in each["spec"]["groups"] for rule in group["rules"]):
+            alerts.setdefault(each["metadata"]["namespace"], set()).add(rule.get("alert", ""))
+            for name in catalog.metrics_in(rule["expr"]):
+                of_node = re.match("ovnwatch_(node_(?!phase|ready)|ovs_|ovn_)|ovs_|ovn_|container_", name)
+                if own is None:
+                    assert not name.startswith("ovnwatch_"), rule
+                elif rule.get("alert") != "OvnwatchSnatMisplaced":
+                    assert not of_node or own, rule
+    assert alerts["ovnwatch"] | alerts["ovnwatch-node"] == {"", *catalog.load().thresholds}
+    assert alerts["openshift-monitoring"] <= {*catalog.load().thresholds}
+    assert "OvnwatchExporterAbsent" in alerts["ovnwatch"] & alerts["ovnwatch-node"]
+
+
+def test_openshifts_console_has_all_boards() -> None:
+    found = {
+        each["metadata"]["name"]
+        for each in rendered("openshift")
+        if each["kind"] == "ConfigMap" and each["metadata"]["namespace"] == "openshift-config-managed"
+    }
+    assert found == {f"ovnwatch-{path.stem}" for path in (ROOT / "grafana/dashboards").glob("*.json")}
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
