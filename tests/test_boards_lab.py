@@ -33,7 +33,6 @@ KERNEL = "OVS' datapath of the kernel is not in the lab's kernel; its own has no
 EXCEPTED = {
     ("ovs", "Masks in the datapath"): KERNEL,
     ("ovs", "Polling threads, busy share"): "a thread of OVS' own polls only with DPDK",
-    ("migration", "Progress"): "the recorded cluster's pools count nothing so early in its migration",
     ("network", "VLANs"): "the lab's kernel has no VLANs",
     ("itself", "Stopped by a CPU quota"): "the lab's kernel counts no throttling outside a cgroup with a quota",
 }

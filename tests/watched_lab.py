@@ -32,7 +32,8 @@ MIGRATION_WEB = 9482
 CLUSTER = "cluster"  # what the migration exporter of some cluster is called, beside the demo's
 BOND = "bond0"
 SCRAPE = "2s"
-STORIES = {"egressip": 5, "sdn-to-ovn-live": 5}  # recorded histories of an API, and how many of their moments
+# Recorded histories of an API, and how many of their moments: the second ends when the first of three nodes is done.
+STORIES = {"egressip": 5, "sdn-to-ovn-live": 8}
 
 
 class Watched(NamedTuple):
