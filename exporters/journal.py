@@ -107,6 +107,7 @@ class Journal:
         self.path = path
         self.errors = 0
         self.trouble = ""
+        self._refused = ""  # why the file could not be opened: trouble that lasts as long as we do
         self.lost = 0  # events the file will never have
         self.snapshot: Snapshot = bytes  # tells the counters, packed; called in our thread
         self._lock: IO[str] | None = None
@@ -270,7 +271,7 @@ class Journal:
                     self._waiting.popleft()
             self._kept = max([self._kept, *(row.seq for row in rows)])
             self.trouble = ""
-        self._told(trouble)
+        self._told(trouble or self._refused)
         following, self._turn, self._next = self._next, None, None
         turn.set_result(None)
         if self._closed:
@@ -293,7 +294,7 @@ class Journal:
     def _told(self, trouble: str) -> None:
         if trouble:
             self.errors += 1
-            if not self.trouble:
+            if not self.trouble and not self._refused:
                 log.error("journal %s: %s; measuring goes on, events wait in memory", self.path, trouble)
             self.trouble = trouble
 
@@ -337,7 +338,7 @@ class Journal:
             return self._sound(self.path), _read_only(self.path)
         except (OSError, sqlite3.Error) as error:
             self.errors += 1
-            self.trouble = str(error)
+            self.trouble = self._refused = str(error)
             log.error("journal %s: %s; events are kept in memory until the next start", self.path, self.trouble)  # noqa: TRY400
             self.path = None
             return (_connected(":memory:"),) * 2
@@ -363,9 +364,9 @@ class Journal:
         return self._base.execute(query).fetchone()[0]
 
 
-def _read_only(path: Path) -> sqlite3.Connection:
+def _read_only(path: Path, more: str = "") -> sqlite3.Connection:
     # A name may hold what means something in a URI: ? # %
-    uri = f"{path.absolute().as_uri()}?mode=ro"
+    uri = f"{path.absolute().as_uri()}?mode=ro{more}"
     return sqlite3.connect(uri, uri=True, check_same_thread=False, timeout=WAIT_SECONDS)
 
 
@@ -475,8 +476,10 @@ def _beside(path: Path) -> Iterator[sqlite3.Connection]:
         raise JournalError(f"{path} is a folder, not a journal")
     if not path.exists():
         raise JournalError(f"{path}: there is no such file")
+    # Where nothing can be written SQLite cannot share a file with its owner; without a log beside it there is none.
+    alone = not os.access(path.parent, os.W_OK) and not Path(f"{path}-wal").exists()
     try:
-        with contextlib.closing(_read_only(path)) as base:
+        with contextlib.closing(_read_only(path, "&immutable=1" if alone else "")) as base:
             if base.execute("PRAGMA application_id").fetchone()[0] != APPLICATION:
                 raise JournalError(f"{path} is no journal")
             version = base.execute("PRAGMA user_version").fetchone()[0]

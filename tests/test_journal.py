@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -327,6 +328,19 @@ def test_it_can_be_read_beside_its_owner(tmp_path: Path) -> None:
         list(read_only(tmp_path / "text"))
 
 
+@pytest.mark.needs_root("mount")
+def test_a_copy_can_be_read_where_nothing_can_be_written(tmp_path: Path) -> None:
+    async def work(journal: Journal) -> None:
+        journal.put(row(1))
+        await journal.save()
+
+    using(tmp_path / "j.db", work)
+    with disk(tmp_path / "archive", "1m") as archive:
+        shutil.copy(tmp_path / "j.db", archive)
+        subprocess.run(["mount", "-o", "remount,ro", archive], check=True)
+        assert [each.seq for each in read_only(archive / "j.db")] == [1]
+
+
 # --- disks that take nothing
 
 
@@ -377,6 +391,12 @@ def test_a_folder_that_cannot_be_made_leaves_memory(tmp_path: Path, caplog: pyte
         journal.put(row(1))
         await journal.save()
         assert [seq for seq, _, _ in await journal.find(0, 10, {})] == [1]
+        await until(lambda: journal.errors == 2)
+        await journal.save()
+        await until(lambda: journal.errors == 3)  # one error before the first scrape would be no alert
+        assert "exists" in journal.trouble
+        assert [seq for seq, _, _ in await journal.find(0, 10, {})] == [1]
+        assert journal.served == 1
 
     using(tmp_path / "file" / "j.db", work)
     assert "events are kept in memory until the next start" in caplog.text
