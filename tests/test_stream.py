@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -289,6 +291,24 @@ def test_certificates_are_checked_against_the_name_as_it_is_written_in_them(
         async with probing(stream(server.port, "http", host=host, family=family, tls=tls, prompt=UNHURRIED)) as record:
             await until(lambda: sum(failures(only(record)).values()) + successes(only(record)) >= 3)
             assert failures(only(record)) == {}
+        await server.close()
+
+    run(scenario())
+
+
+def test_a_reload_reads_certificates_that_were_renewed(certificates: Certificates, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        server = await healthy("http", tls=certificates.server())
+        trusted = tmp_path / "ca.pem"
+        shutil.copy(certificates.folder / "self.pem", trusted)
+        spec = stream(server.port, "http", tls=certificates.client(ca_file=str(trusted)), prompt=UNHURRIED)
+        async with probing(spec) as record:
+            stats = only(record)
+            await until(lambda: failures(stats).get("tls", 0) >= 2)
+            shutil.copy(certificates.ca, trusted)
+            record.engine.update([spec])
+            await until(lambda: stats.now_state == "up")
+            assert only(record) is stats  # it went on
         await server.close()
 
     run(scenario())

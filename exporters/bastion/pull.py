@@ -132,6 +132,7 @@ class Pull(Collector):
     def update(self, streams: Iterable[Stream], interval: float, journals: Iterable[Remote] = ()) -> None:
         """Ask the peers that these lead to, and the journals, from now on; what is known of those that stay is kept."""
         self._interval = interval
+        self._contexts.clear()  # certificates may have been renewed under their names
         wanted = ways.peers(streams)
         beside = {each.name: (ways.of_journal(each),) for each in journals}
         wanted |= beside

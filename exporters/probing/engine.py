@@ -82,9 +82,12 @@ class Engine:
         self._streams = {spec.key: self._stream(spec) for spec in streams}
         self._floor = self._least()
 
+    def _context(self, tls: Tls | None) -> ssl.SSLContext | None:
+        if tls is not None and tls not in self._contexts:
+            self._contexts[tls] = client_context(tls)
+        return self._contexts[tls] if tls is not None else None
+
     def _stream(self, spec: Spec) -> Stream:
-        if spec.tls is not None and spec.tls not in self._contexts:
-            self._contexts[spec.tls] = client_context(spec.tls)
         hello = Hello(
             source=spec.source,
             instance=self._identity.instance,
@@ -94,8 +97,7 @@ class Engine:
             url_path=spec.url_path,
             agent=f"ovnwatch/{self._identity.version}",
         )
-        tls = self._contexts[spec.tls] if spec.tls is not None else None
-        return Stream(spec, hello, tls, self, self._record.stats[spec.key])
+        return Stream(spec, hello, self._context(spec.tls), self, self._record.stats[spec.key])
 
     def start(self) -> None:
         """Begin probing; names are looked up in the background."""
@@ -123,6 +125,7 @@ class Engine:
         for key, stream in list(self._streams.items()):
             if wanted.get(key) != stream.spec:
                 self._end(stream)
+        self._read_certificates()
         now = monotonic()
         for key, spec in wanted.items():
             if key not in self._streams:
@@ -131,6 +134,12 @@ class Engine:
                 self._names.add(stream)
                 stream.start(now)
         self._floor = self._least()
+
+    def _read_certificates(self) -> None:
+        """Those of our streams' targets may have been renewed under their names; what is open goes on."""
+        self._contexts = {tls: context for tls, context in self._contexts.items() if not (tls.ca_file or tls.cert_file)}
+        for stream in self._streams.values():
+            stream.use_tls(self._context(stream.spec.tls))
 
     def address(self, host: str, family: int) -> str | None:
         """The last good address of a name that is probed, or of a literal; None if there is none."""

@@ -103,9 +103,7 @@ class Stream:
         self.stopped = False
         self._hello = hello
         self._tls: tuple[ssl.SSLContext, str] | None = None
-        if tls is not None and spec.tls is not None:
-            # A name's last dot keeps the resolver from trying suffixes; no certificate has it.
-            self._tls = tls, (spec.tls.server_name or spec.host).removesuffix(".")
+        self.use_tls(tls)
         self._shared = shared
         self._speech = PROTOCOLS[spec.protocol]
         self._talk = partial(self._speech.exchange, hello)
@@ -125,6 +123,12 @@ class Stream:
         self._lost_big = False
         self._wake_filed = 0.0
         self._late_since = monotonic()  # no prompt answer since then
+
+    def use_tls(self, tls: ssl.SSLContext | None) -> None:
+        """Connect by that from now on, if we are to speak TLS."""
+        if tls is not None and self.spec.tls is not None:
+            # A name's last dot keeps the resolver from trying suffixes; no certificate has it.
+            self._tls = tls, (self.spec.tls.server_name or self.spec.host).removesuffix(".")
 
     # -- the grid
 
