@@ -75,12 +75,19 @@ def window(seq: int, budget: float | None = None, name: str = "night") -> Item:
 
 
 def journal(
-    path: Path, items: Sequence[Item], streams: Sequence[str] = (), *, since: float = -100.0, alive: float = END + 10.0
+    path: Path,
+    items: Sequence[Item],
+    streams: Sequence[str] = (),
+    *,
+    since: float = -100.0,
+    alive: float = END + 10.0,
+    reached: bool = True,
 ) -> Path:
     """A journal of an exporter that watched `streams` from `since` of the window until it was `alive` last."""
     gaps = sum(each["duration"]["estimate"] for each in items if each["kind"] == "gap")
     counters = [0.0] * len(COUNTERS)
     counters[COUNTERS.index("observed_seconds")] = alive - BEGIN - since - gaps
+    counters[COUNTERS.index("last_success")] = alive if reached else 0.0
 
     async def write() -> None:
         book = Journal(path)
@@ -203,6 +210,19 @@ def test_a_phase_whose_exporter_fell_silent_explains_nothing_later(tmp_path: Pat
     found = json.loads(capsys.readouterr().out)
     assert [each["verdict"] for each in found["outages"]] == ["expected", "expected"]
     assert [each["end"] for each in found["turns"]] == [None]
+
+
+def test_what_was_never_reached_was_not_observed(tmp_path: Path, capsys: Capture) -> None:
+    """It has no outage, for nobody knows whether it ever worked: that is no pass."""
+    files = [
+        journal(tmp_path / "bastion.db", [window(1)], STREAMS["n1"], reached=False),
+        journal(tmp_path / "n2.db", [], STREAMS["n2"][:1]),
+    ]
+    assert main(["--journal", *map(str, files), "--window=night", "--output=json"]) == 2
+    found = json.loads(capsys.readouterr().out)
+    assert found["verdict"] == "inconclusive"
+    assert {each["target"]: each["share"] for each in found["coverage"]} == {"n1": 1.0, "n2": 0.0, "n3": 0.0}
+    assert "never_reached" in found["coverage"][1]["gaps"][0]["reason"]
 
 
 def test_it_is_inconclusive_where_nobody_watched(reporting: Reporting) -> None:

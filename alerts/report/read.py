@@ -1,7 +1,8 @@
 """What exporters and journals tell, read for a report: their entries, and what they watched from when to when.
 
 A journal says what broke, not what was watched. That is in the counters beside it, or in the exporter's /status: a
-stream counted its seconds up to the last sign of life, so it began as many seconds before that, and its gaps more.
+stream counted its seconds up to the last sign of life, so it began as many seconds before that, and its gaps more. What
+was never reached may have been out or not there at all: nothing of it was observed.
 """
 
 import re
@@ -17,7 +18,7 @@ from exporters.history.source import File, Remote, SourceError
 from exporters.probing.saved import COUNTERS, Saved
 from exporters.verdict.coverage import Span, Watch
 
-OBSERVED = COUNTERS.index("observed_seconds")
+OBSERVED, REACHED = COUNTERS.index("observed_seconds"), COUNTERS.index("last_success")
 LATE = 2.0  # seconds that are decided, and counted, later
 NOTED = frozenset({"peer_reboot"})  # causes of gaps that are a target's, not ours
 
@@ -40,8 +41,18 @@ class Told(NamedTuple):
     streams: Sequence[Stream]
 
 
+class _Counted(NamedTuple):
+    """What a stream's counters say, and the node its target told."""
+
+    key: str
+    observed: float
+    reached: bool
+    node: str = ""
+
+
 class _Stream(msgspec.Struct):
     stream: Key
+    last_success: Time | None = None
     observed_seconds: Annotated[float, Meta(ge=0, lt=1e11)] = 0.0
     peer: dict[Word, Name] = {}
 
@@ -64,12 +75,17 @@ def told(source: Remote | File) -> Told:
         if isinstance(source, Remote):
             status = _status(source.answer("/status", {}))
             alive, node = times.seconds(status.timestamp), status.node
-            counted = [(each.stream, each.observed_seconds, each.peer.get("node", "")) for each in status.streams]
+            counted = [
+                _Counted(each.stream, each.observed_seconds, bool(each.last_success), each.peer.get("node", ""))
+                for each in status.streams
+            ]
         else:
             saved = source.saved()
             alive, node = saved.at if saved else 0.0, ""
             streams = _saved(saved.value).streams if saved and saved.value else {}
-            counted = [(key, each.counters[OBSERVED], "") for key, each in streams.items()]
+            counted = [
+                _Counted(key, each.counters[OBSERVED], each.counters[REACHED] > 0) for key, each in streams.items()
+            ]
     except (msgspec.DecodeError, ValueError, IndexError, OverflowError) as error:
         raise SourceError(f"{source.name}: what it watched cannot be read: {error}"[:300]) from None
     return Told(source.name, node, alive, items, [*_streams(items, counted, alive)])
@@ -90,17 +106,18 @@ def _items(source: Remote | File) -> Iterator[Item]:
         yield item
 
 
-def _streams(items: Sequence[Item], counted: Sequence[tuple[str, float, str]], alive: float) -> Iterator[Stream]:
+def _streams(items: Sequence[Item], counted: Sequence[_Counted], alive: float) -> Iterator[Stream]:
     gaps = [(item.stream, item.cause, _span(item)) for item in items if item.kind == "gap"]
     ours = tuple(span for stream, cause, span in gaps if not stream and cause not in NOTED)
     lost = sum(span.end - span.begin for span in ours)
-    for key, observed, node in counted:
-        parts = tuple(key.split("|"))
+    for each in counted:
+        parts = tuple(each.key.split("|"))
         if len(parts) != 5:
             continue
-        noted = tuple(span for stream, cause, span in gaps if stream == key and cause in NOTED)
-        begin = alive - observed - lost - LATE
-        yield Stream(parts, node, Watch(begin, alive + LATE, ours, noted))
+        noted = tuple(span for stream, cause, span in gaps if stream == each.key and cause in NOTED)
+        begin, end = alive - each.observed - lost - LATE, alive + LATE
+        missed = ours if each.reached else (*ours, Span(begin, end, "never_reached"))
+        yield Stream(parts, each.node, Watch(begin, end, missed, noted))
 
 
 def _span(item: Item) -> Span:
