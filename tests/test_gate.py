@@ -106,13 +106,26 @@ def test_a_bastion_answers_what_its_page_knows() -> None:
     run(scenario())
 
 
-@pytest.mark.parametrize("query", ["?quiet=-1", "?quiet=soon", "?quiet=nan", "?budget_left=1e9"])
+@pytest.mark.parametrize("query", ["?quiet=-1", "?quiet=soon", "?quiet=nan", "?budget_left=1e9", "?quiet=1_0"])
 def test_a_question_that_is_none_is_refused(query: str) -> None:
     async def scenario() -> None:
         async with stage(outside(1)) as on:
             status, found = await asked(on, query)
             assert status == 400
             assert "want seconds from 0" in found["error"]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("query", ["?budget-left=10", "?quite=60", "?quiet=0&quiet=60", "?quiet=0&x"])
+def test_a_misspelt_question_is_not_another_one(query: str) -> None:
+    """It would be answered as if nothing had been asked for, and the next node might go."""
+
+    async def scenario() -> None:
+        async with stage(outside(1)) as on:
+            status, found = await asked(on, query)
+            assert status == 400
+            assert found["error"].startswith("want quiet and budget_left, each once")
 
     run(scenario())
 

@@ -5,6 +5,7 @@ GET /gate?quiet=60&budget_left=0: {"verdict": "go", "reasons": [...], "quiet_sec
 
 import json
 import math
+import re
 import time
 
 from aiohttp import web
@@ -17,6 +18,8 @@ from exporters.verdict.gate import QUIET, Seen, decide
 
 LOUD = (*COSTS, "frozen")  # no quiet while one of these lasts
 MOST = 86400.0  # seconds that anybody may ask for
+QUERY = ("quiet", "budget_left")
+NUMBER = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?", re.ASCII)
 
 
 class Gate:
@@ -31,6 +34,9 @@ class Gate:
         app.router.add_get("/gate", self._gate)
 
     async def _gate(self, request: web.Request) -> web.Response:
+        others = [name for name in request.query if name not in QUERY or len(request.query.getall(name)) > 1]
+        if others:  # a misspelt one would be answered as if it had not been asked
+            raise _refused(f"want quiet and budget_left, each once, and not {others[0][:40]!r}")
         quiet, wanted = _seconds(request, "quiet", QUIET), _seconds(request, "budget_left", 0.0)
         now = time.time()
         found = decide(seen(await self._broadcast.fresh(), now, self._since), quiet, wanted)
@@ -70,11 +76,11 @@ def seen(state: State, now: float, since: float) -> Seen:
 def _seconds(request: web.Request, name: str, default: float) -> float:
     """A number from the query. Raises 400 that names it."""
     text = request.query.get(name, str(default))
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
+    number = float(text) if NUMBER.fullmatch(text) else math.nan
     if 0 <= number <= MOST:
         return number
-    error = json.dumps({"error": f"{name}: want seconds from 0 to {MOST:g}, not {text[:40]!r}"})
-    raise web.HTTPBadRequest(text=error, content_type="application/json")
+    raise _refused(f"{name}: want seconds from 0 to {MOST:g}, not {text[:40]!r}")
+
+
+def _refused(error: str) -> web.HTTPBadRequest:
+    return web.HTTPBadRequest(text=json.dumps({"error": error}), content_type="application/json")

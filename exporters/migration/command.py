@@ -130,7 +130,8 @@ def _marker(phases: Phases, record: Record, token: str | None) -> Handler:
             wanted = NewPhase.model_validate_json(await request.read())
         except ValidationError as error:
             wrongs = error.errors(include_url=False, include_context=False, include_input=False)
-            said = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}"[:200] for each in wrongs[:5])
+            told = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in wrongs[:5])
+            said = "; ".join(each.removeprefix(": ")[:200] for each in told)
             raise web.HTTPBadRequest(text=json.dumps({"error": said}), content_type="application/json") from None
         try:
             changed = phases.set(MANUAL, wanted, time.time())
