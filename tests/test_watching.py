@@ -9,6 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
+import fake_api
 import pytest
 from box import OURSELVES, PATIENCE, until
 from fake_api import FakeApi, serving
@@ -63,6 +64,7 @@ def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kube, "ABSENT_SECONDS", 0.1)
     monkeypatch.setattr(objects, "SHORTEST_PAUSE", 0.05)
     monkeypatch.setattr(objects, "LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr(fake_api, "SLOW_SECONDS", 0.4)
 
 
 class Watcher(Watching):
@@ -182,8 +184,8 @@ def test_faults_of_the_server_change_nothing(story: str, tmp_path: Path) -> None
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_fault_alone(fault: str, tmp_path: Path) -> None:
     with serving(repeat=True, shuffle=True) as api:
-        found = entered(run(replayed("node-reboot", api, tmp_path, [FAULTS[fault]])))
-    assert found == wanted("node-reboot")
+        found = entered(run(replayed("node-reboot-plain", api, tmp_path, [FAULTS[fault]])))
+    assert found == wanted("node-reboot-plain")
 
 
 def test_a_restart_and_a_new_list_repeat_nothing(tmp_path: Path) -> None:
