@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from exporters import catalog
 from exporters.node.failing import GarbledError
+from exporters.node.host import Host, Paths
+from exporters.node.links import Links
 from exporters.node.ovn import controller, daemons, raft, remote, watch
 from exporters.node.ovn import replica as replicas
 from exporters.node.ovn.moves import Moves
@@ -24,6 +26,7 @@ from exporters.node.ovn.replica import NUMBER, OPTIONAL, SET, TEXT, Replica, lac
 from exporters.node.ovn.southbound import Southbound
 from exporters.node.ovn.watch import Watch
 from exporters.node.rows import Row, tables
+from exporters.node.scrape import Scrape
 
 
 def test_a_newer_engine_says_cancel_and_parts_that_only_read_are_left_out() -> None:
@@ -235,6 +238,25 @@ def test_addresses_of_databases() -> None:
     for wrong in ("", "tcp:host", "unix:db.sock", "tcp:host:0", "tcp:host:70000", "http:host:1"):
         with pytest.raises(ValueError, match="want unix"):
             remote.parse(wrong)
+
+
+def test_the_last_daemon_of_a_folder_that_ends_fails_alone(tmp_path: Path) -> None:
+    names = ("ovn-controller", "ovn-northd", "ovn-servers", "ovn-southbound")
+    paths = Paths(root=tmp_path, proc=tmp_path, ovs=str(tmp_path), ovn=str(tmp_path))
+    scrape = Scrape(Host(paths, Links()), names, 5.0, catalog.exported())
+
+    def failing() -> set[str]:
+        return {name for name, each in scrape.run(told=False).items() if each.failure}
+
+    try:
+        assert failing() == set(names), "nothing of OVN is where somebody said that it is"
+        (tmp_path / "ovn-controller.pid").write_text("77\n")
+        assert failing() == {"ovn-controller"}
+        (tmp_path / "ovn-controller.pid").unlink()
+        assert failing() == {"ovn-controller"}
+    finally:
+        scrape.close()
+        scrape.host.close()
 
 
 def test_a_server_that_never_answers_does_not_keep_a_watch_from_ending(

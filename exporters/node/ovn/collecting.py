@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from exporters.node import ovsdb, unixhttp
+from exporters.node.daemons import OVN_DAEMONS
 from exporters.node.failing import NotCollectedError
 from exporters.node.host import Host, text
 from exporters.node.ovn import controller, daemons, microovn, raft
@@ -30,7 +31,8 @@ def _folder(host: Host, daemon: str) -> Path | None:
     try:
         folder = host.ovn()
     except NotCollectedError:
-        if daemon in host.ovn_seen or host.paths.ovn:
+        # A folder that was named and never had a daemon is a mistake; that its daemons ended is told of these alone.
+        if daemon in host.ovn_seen or (host.paths.ovn and host.ovn_seen.isdisjoint(OVN_DAEMONS)):
             raise
         return None
     if (folder / f"{daemon}.pid").exists():
