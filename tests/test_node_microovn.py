@@ -54,7 +54,6 @@ def scraping(folder: Path) -> Iterator[Callable[[], Collected]]:
     try:
         yield lambda: scrape.run()["microovn"]
     finally:
-        scrape.close()
         host.close()
 
 

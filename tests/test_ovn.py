@@ -255,7 +255,6 @@ def test_the_last_daemon_of_a_folder_that_ends_fails_alone(tmp_path: Path) -> No
         (tmp_path / "ovn-controller.pid").unlink()
         assert failing() == {"ovn-controller"}
     finally:
-        scrape.close()
         scrape.host.close()
 
 

@@ -72,7 +72,6 @@ class Site:
 
     def close(self) -> None:
         for each in self.scrapes.values():
-            each.close()
             each.host.close()
 
 
@@ -407,7 +406,6 @@ def only(tmp_path: Path, at: str, files: Files | None = None) -> tuple[str, int]
         looked = Looked(scrape)
         return looked.failures.get("ovn-southbound", ""), len(looked.of("ovn_rows"))
     finally:
-        scrape.close()
         scrape.host.close()
 
 
@@ -455,5 +453,4 @@ def test_a_server_that_is_held_costs_its_collector_and_shows_nothing_old(site: S
         assert time.monotonic() - began < SECONDS
     finally:
         change.go_on(lab, "central2", "ovsdb-sb")
-        scrape.close()
         host.close()

@@ -66,7 +66,6 @@ def scraping(rundir: Path, *names: str, seconds: float = PATIENT, workloads: int
     try:
         yield scrape
     finally:
-        scrape.close()
         links.close()
 
 

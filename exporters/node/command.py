@@ -59,7 +59,6 @@ def once(settings: NodeSettings) -> str:
     collected = scrape.run(told=settings.output == "text")  # the others say themselves what failed
     families = scrape.tables(collected)
     failures = {name: each.failure for name, each in collected.items() if each.failure}
-    scrape.close()
     scrape.host.close()
     if settings.output == "json":
         return json.dumps(shown.document(families, failures), indent=2)
@@ -126,5 +125,4 @@ async def _run(settings: NodeSettings, end: End) -> None:
             if serving is not None:
                 await serving.close()
         exposition.close()
-        scrape.close()
         scrape.host.close()

@@ -50,7 +50,6 @@ class Scrape(Registered):
         self.seconds = seconds
         self.catalog = catalog
         self._one_at_a_time = threading.Lock()
-        self._threads = ThreadPoolExecutor(max_workers=max(len(names), 1), thread_name_prefix="collector")
         self._late: dict[str, Future[Collected]] = {}  # from earlier collections
         self._failures: dict[str, str] = {}
         self._allowed = 0.0
@@ -83,11 +82,12 @@ class Scrape(Registered):
             seconds, grace = min(self.seconds, SHARE * allowed), min(GRACE, GRACE_SHARE * allowed)
             began = time.monotonic()
             self._late = {name: task for name, task in self._late.items() if not task.done()}
+            # Threads end with the collection: idle ones would keep their stacks, megabytes in all.
+            threads = ThreadPoolExecutor(max_workers=max(len(self.names), 1), thread_name_prefix="collector")
             running = {
-                name: self._threads.submit(collect, self.host, name, seconds)
-                for name in self.names
-                if name not in self._late
+                name: threads.submit(collect, self.host, name, seconds) for name in self.names if name not in self._late
             }
+            threads.shutdown(wait=False)
             wait(running.values(), seconds + grace)
             spent = time.monotonic() - began
             self._late |= {name: task for name, task in running.items() if not task.done()}
@@ -104,9 +104,6 @@ class Scrape(Registered):
             elif not result.failure and name in self._failures:
                 log.info("collector %s works again", name)
         self._failures = {name: result.failure for name, result in results.items() if result.failure}
-
-    def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 def collect(host: Host, name: str, seconds: float) -> Collected:
