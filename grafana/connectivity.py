@@ -7,6 +7,7 @@ from grafana.parts import Column, Query
 from grafana.queries import (
     ANY,
     OPEN,
+    ROUND_TRIPS,
     STREAM,
     WATCHED,
     WAY,
@@ -14,9 +15,10 @@ from grafana.queries import (
     covered,
     estimate,
     measured,
-    measured_step,
     now,
-    quantile,
+    round_trip,
+    share,
+    state_by_path,
     state_now,
     state_over_time,
     streams,
@@ -41,7 +43,6 @@ LAST_START, LAST_END = (f"ovnwatch_last_outage_{each}_timestamp_seconds" for eac
 OUTAGE_SECONDS = "ovnwatch_outage_seconds_total"
 TARGET = "{{target}}"
 FROZEN = "ovnwatch_peer_frozen_seconds_total"
-ROUND_TRIP = "ovnwatch_probe_duration_seconds"
 
 
 def of_the_last(expr: str) -> str:
@@ -148,9 +149,10 @@ STATES = Row(
         panels.status_history(
             "targets",
             "State of each target",
-            "The worst state of any stream to a target, in sixty cells over the range. Interrupted: an outage that "
-            "was over before the cell's end, so none is too short to leave a mark. Good: up all along. Empty: no data.",
-            Query(f"max by (cluster, target) ({state_over_time()})", "{{target}}"),
+            "The worst state of any source's stream to a target, in sixty cells over the range. Interrupted: an outage "
+            "that ended within two minutes before. Good: up all along. Empty: no data, or no rules. The source chosen "
+            "above has no effect.",
+            Query(state_by_path(), "{{target}}"),
             size=Size(14, 9),
         ),
         panels.state_timeline(
@@ -171,40 +173,21 @@ OUTAGES = Row(
     [
         panels.timeseries(
             "outages-by-target",
-            "Outage seconds by target",
-            "What the worst stream to each target lost in each step: bars for about; points for at least and at most, "
-            "counted in the step in which an outage ends. The sum of the bars is the total. Good: no bar.",
-            [
-                Query(f"max by (cluster, target) ({measured_step(OUTAGE_SECONDS)})", "{{target}}"),
-                *(
-                    Query(
-                        f"max by (cluster, target) ({measured_step(f'ovnwatch_outage_seconds_{side}_total')}) > 0",
-                        f"{{{{target}}}} {word}",
-                    )
-                    for side, word in (("lower", "at least"), ("upper", "at most"))
-                ),
-            ],
-            unit="seconds",
+            "Lost to outages, by target",
+            "The share of the last two minutes in which the worst stream to each target was out. Good: no line above "
+            "0. Bounds and sums are in the tables. The source chosen above has no effect.",
+            [Query(share("outage", "target"), TARGET)],
+            unit="ratio",
             size=Size(12, 8),
-            style="bars",
-            calcs=("sum", "max"),
-            overrides=[
-                panels.series(
-                    "/ at (least|most)$/",
-                    **{"custom.drawStyle": "points", "custom.pointSize": 7, "custom.fillOpacity": 0},
-                )
-            ],
         ),
         panels.timeseries(
             "outages-by-path",
-            "Outage seconds by path",
-            "What the worst stream of each path and protocol lost in each step. Good: no bar. When one path lost and "
-            "the others did not, that path is to blame, and not the target.",
-            [Query(f"max by (cluster, path, protocol) ({measured_step(OUTAGE_SECONDS)})", "{{path}} {{protocol}}")],
-            unit="seconds",
+            "Lost to outages, by path",
+            "The same of the worst stream of each path and protocol. Good: no line above 0. When one path lost and the "
+            "others did not, that path is to blame, and not the target.",
+            [Query(share("outage", "path, protocol"), "{{path}} {{protocol}}")],
+            unit="ratio",
             size=Size(12, 8),
-            style="bars",
-            calcs=("sum", "max"),
         ),
         panels.table(
             "last-outages",
@@ -304,9 +287,9 @@ PATHS = Row(
             "latency-heatmap",
             "Round trips",
             "How many probes a second took how long, connecting included. Good: one narrow band. What lies above 0.2 "
-            "s, 1 s and 3 s was retransmitted. Probes whose first packet got no answer are not in it. The target "
-            "chosen above has no effect: this metric has no such label.",
-            Query(f"sum by (le) (rate({ROUND_TRIP}_bucket{WAY}[$__rate_interval]))", "{{le}}"),
+            "s, 1 s and 3 s was retransmitted. Probes whose first packet got no answer are not in it. Of all sources "
+            "and targets, over two minutes each.",
+            Query(f"sum by (le) ({ROUND_TRIPS})", "{{le}}"),
             unit="seconds",
             size=Size(8, 9),
         ),
@@ -314,11 +297,9 @@ PATHS = Row(
             "latency",
             "Round trip, p50 and p99",
             "Half of the probes took no longer than p50, all but one in a hundred no longer than p99. Good: flat, and "
-            "alike for all paths. No line: no probe was answered. The target chosen above has no effect.",
+            "alike for all paths. No line: no probe was answered. Of all sources and targets, over two minutes each.",
             [
-                Query(
-                    quantile(part, ROUND_TRIP, "cluster, path, protocol", WAY), f"{{{{path}}}} {{{{protocol}}}} {name}"
-                )
+                Query(round_trip(part, "cluster, path, protocol"), f"{{{{path}}}} {{{{protocol}}}} {name}")
                 for part, name in ((0.5, "p50"), (0.99, "p99"))
             ],
             unit="seconds",
@@ -350,24 +331,20 @@ BROKEN = Row(
         panels.timeseries(
             "breaks-by-target",
             "Connections broken, by target",
-            "Seconds in which established connections to each target carried nothing while fresh ones worked, of the "
-            "worst stream, in each step. Good: no bar.",
-            [Query(f"max by (cluster, target) ({measured_step('ovnwatch_connection_break_seconds_total')})", TARGET)],
-            unit="seconds",
+            "The share of the last two minutes in which established connections to each target carried nothing while "
+            "fresh ones worked, of the worst stream. Good: no line above 0. The source chosen above has no effect.",
+            [Query(share("connection_break", "target"), TARGET)],
+            unit="ratio",
             size=Size(8, 9),
-            style="bars",
-            calcs=("sum", "max"),
         ),
         panels.timeseries(
             "frozen-by-target",
             "Frozen peers, by target",
-            "Seconds in which each target accepted connections and did not answer, of the worst stream, in each step. "
-            "Good: no bar. Look at the peer's process and node: the path worked.",
-            [Query(f"max by (cluster, target) ({measured_step(FROZEN)})", TARGET)],
-            unit="seconds",
+            "The share of the last two minutes in which each target accepted connections and did not answer, of the "
+            "worst stream. Good: no line above 0. Look at the peer's process and node: the path worked.",
+            [Query(share("peer_frozen", "target"), TARGET)],
+            unit="ratio",
             size=Size(8, 9),
-            style="bars",
-            calcs=("sum", "max"),
         ),
         panels.matrix(
             "mesh",

@@ -7,7 +7,7 @@ from grafana.looks import Word
 from grafana.nodes import named, of, together
 from grafana.overview import CLUSTER, NODE, to_node
 from grafana.parts import Column, Query
-from grafana.queries import ANY, TARGET, WAY, bound, estimate, measured, measured_step, quantile
+from grafana.queries import ANY, TARGET, WAY, bound, estimate, measured, round_trip, share
 
 UID = "ovnwatch-migration"
 BEFORE = Setting("before", "Compare with", ("1d", "1h", "3h", "6h", "12h", "2d", "7d"))
@@ -143,14 +143,13 @@ STORY = Row(
         ),
         panels.timeseries(
             "outages",
-            "Outage seconds by target",
-            "What the worst stream to each target lost in each step, below the phases of that time. Good: no bar, or "
-            "only in the turn of the target's own node. Marks: phases, restarts and moves.",
-            [Query(f"max by (cluster, target) ({measured_step(LOST)})", "{{target}}")],
-            unit="seconds",
+            "Lost to outages, by target",
+            "The share of the last two minutes in which the worst stream to each target was out, below the phases of "
+            "that time. Good: no line above 0, or only in the turn of the target's own node. Marks: phases, restarts "
+            "and moves. The source chosen above has no effect.",
+            [Query(share("outage", "target"), "{{target}}")],
+            unit="ratio",
             size=Size(24, 8),
-            style="bars",
-            calcs=("sum", "max"),
         ),
         panels.state_timeline(
             "restarts",
@@ -170,11 +169,11 @@ COMPARED = Row(
         panels.timeseries(
             "latency",
             "Round trip, p99, now and before",
-            "By path and protocol; before is as long ago as is chosen above. Good: the two lie on each other. After a "
-            "migration one more hop or tunnel shows here.",
+            "By path and protocol, of all sources; before is as long ago as is chosen above. Good: the two lie on each "
+            "other. After a migration one more hop or tunnel shows here.",
             both(
-                quantile(0.99, ROUND_TRIP, BY_WAY, WAY),
-                long_ago(quantile(0.99, ROUND_TRIP, BY_WAY, WAY)),
+                round_trip(0.99, BY_WAY),
+                round_trip(0.99, BY_WAY, " offset $before"),
                 "{{path}} {{protocol}}",
             ),
             unit="seconds",

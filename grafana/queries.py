@@ -17,8 +17,11 @@ STREAM = "cluster, source, target, path, protocol, family"
 SOURCE = '{cluster=~"$cluster",source=~"$source"}'
 WAY = '{cluster=~"$cluster",source=~"$source",path=~"$path",protocol=~"$protocol"}'  # of metrics without a target
 TARGET = '{cluster=~"$cluster",target=~"$target"}'
+ENDS = '{cluster=~"$cluster",target=~"$target",path=~"$path",protocol=~"$protocol"}'  # of what all sources see
+PATHS = '{cluster=~"$cluster",path=~"$path",protocol=~"$protocol"}'
 ANY = '{cluster=~"$cluster",source=~"$source",target=~"$target",path=~"$path",protocol=~"$protocol"}'
 
+ROUND_TRIPS = f"path_protocol:ovnwatch_probe_duration_seconds_bucket:rate2m{PATHS}"
 OBSERVED = f"ovnwatch_observed_seconds_total{ANY}"
 REACHED = f"ovnwatch_last_success_timestamp_seconds{ANY}"  # there once the target answered
 OPEN = f"ovnwatch_outage_open{ANY}"
@@ -76,11 +79,6 @@ def step(metric: str) -> str:
     return f"({metric}{ANY} - last_over_time({metric}{ANY}[{BRIDGED}] offset $__interval) >= 0)"
 
 
-def measured_step(metric: str) -> str:
-    """As `step`, where the stream was observed in that step and had been answered before."""
-    return f"{step(metric)} and {step(metric)} + {step('ovnwatch_observed_seconds_total')} > 0 and {REACHED}"
-
-
 def state_now() -> str:
     """The code of each stream's state; those that were there in the range and are not any more have no data."""
     gone = streams(f"last_over_time({WATCHED}[$__range])", "max")
@@ -102,15 +100,37 @@ def state_of_targets() -> str:
 
     An outage that is over shows for the two minutes after it.
     """
-    interrupted = _is(looks.INTERRUPTED, f"target:ovnwatch_outage_seconds:increase2m{TARGET} > 0")
-    recorded = f"target:ovnwatch_stream_state:max{TARGET}"
-    down = f"{recorded} >= {looks.NOT_ANSWERING.code}"
-    return f"max by (cluster, target) ({down} or {interrupted} or {recorded})"
+    return _recorded_state(
+        f"target:ovnwatch_stream_state:max{TARGET}", f"target:ovnwatch_outage_seconds:increase2m{TARGET}"
+    )
+
+
+def state_by_path() -> str:
+    """The same, by the paths and protocols that are chosen."""
+    return _recorded_state(
+        f"target_path_protocol:ovnwatch_stream_state:max{ENDS}",
+        f"target_path_protocol:ovnwatch_outage_seconds:rate2m{ENDS}",
+    )
+
+
+def _recorded_state(state: str, lost: str) -> str:
+    down = f"{state} >= {looks.NOT_ANSWERING.code}"
+    return f"max by (cluster, target) ({down} or {_is(looks.INTERRUPTED, f'{lost} > 0')} or {state})"
+
+
+def share(what: str, labels: str) -> str:
+    """The share of two minutes that was lost, of the worst source, from what rules recorded: outage, break, frozen."""
+    return f"max by (cluster, {labels}) (target_path_protocol:ovnwatch_{what}_seconds:rate2m{ENDS})"
 
 
 def quantile(part: float, metric: str, labels: str, selector: str) -> str:
     """A quantile of a histogram by these labels."""
     return f"histogram_quantile({part}, sum by ({labels}, le) (rate({metric}_bucket{selector}[$__rate_interval])))"
+
+
+def round_trip(part: float, labels: str, ago: str = "") -> str:
+    """A quantile of all sources' round trips by these labels, from what rules recorded; `ago`: an offset."""
+    return f"histogram_quantile({part}, sum by ({labels}, le) ({ROUND_TRIPS}{ago}))"
 
 
 def _states(*passing: str) -> str:
