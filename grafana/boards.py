@@ -42,12 +42,20 @@ class Row(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """A variable: the values that a label of a metric has. One that is hidden follows the others' choice."""
+    """A variable: the values that a label of a metric has. One that is hidden follows the others' choice.
+
+    `one`: the variable of this name, of which one value is chosen and never all; it narrows no other.
+    """
 
     label: str
     title: str
     metric: str
     hidden: bool = False
+    one: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.one or self.label
 
 
 class Setting(NamedTuple):
@@ -179,7 +187,7 @@ def _variables(choices: Sequence[Choice], *, multi_cluster: bool) -> list[Json]:
     made = [_datasource()]
     for number, choice in enumerate([cluster, *choices]):
         known = (cluster.label, *parts.labels(choice.metric))
-        before = [each.label for each in (cluster, *choices)[:number] if each.label in known]
+        before = [each.label for each in (cluster, *choices)[:number] if each.label in known and not each.one]
         matchers = ",".join(f'{label}=~"${label}"' for label in before)
         query = f"label_values({choice.metric}{f'{{{matchers}}}' if matchers else ''}, {choice.label})"
         made.append(_variable(choice, query))
@@ -207,9 +215,11 @@ def _datasource() -> Json:
 def _variable(choice: Choice, query: str) -> Json:
     # All values of a hidden one are those that the others leave, which is not the same as any.
     made = _visible(choice, query)
-    return (
-        {name: each for name, each in made.items() if name != "allValue"} | {"hide": HIDDEN} if choice.hidden else made
-    )
+    without = {name: each for name, each in made.items() if name != "allValue"}
+    if choice.one:
+        nothing = {"selected": False, "text": "", "value": ""}
+        return without | {"includeAll": False, "multi": False, "current": nothing}
+    return without | {"hide": HIDDEN} if choice.hidden else made
 
 
 def _visible(choice: Choice, query: str) -> Json:
@@ -222,7 +232,7 @@ def _visible(choice: Choice, query: str) -> Json:
         "includeAll": True,
         "label": choice.title,
         "multi": True,
-        "name": choice.label,
+        "name": choice.name,
         "options": [],
         "query": query,
         "refresh": REFRESH_ON_TIME_RANGE,

@@ -16,6 +16,7 @@ from grafana.queries import (
     estimate,
     measured,
     now,
+    of_one_source,
     round_trip,
     share,
     state_by_path,
@@ -30,6 +31,7 @@ CHOICES = (
     Choice("target", "Target", "ovnwatch_stream_observed"),
     Choice("path", "Path", "ovnwatch_stream_observed"),
     Choice("protocol", "Protocol", "ovnwatch_stream_observed"),
+    Choice("source", "One by one", "ovnwatch_stream_observed", one="observer"),
 )
 WAYS = {"path": "Path", "protocol": "Protocol"}
 ENDS = {"source": "Source", "target": "Target", **WAYS, "family": "IP"}
@@ -158,10 +160,10 @@ STATES = Row(
         panels.state_timeline(
             "streams",
             "State of each stream",
-            "Every stream by itself, as sharp as the scrapes are. Frozen or broken: the path worked, but the peer did "
-            "not answer or an established connection was lost. Good: up all along. Empty: no data. In large meshes, "
-            "choose a source or a target first.",
-            Query(state_over_time(), "{{source}} to {{target}}, {{path}} {{protocol}} IPv{{family}}"),
+            "Every stream of the one source chosen above as One by one, as sharp as the scrapes are. Frozen or broken: "
+            "the path worked, but the peer did not answer or an established connection was lost. Good: up all along. "
+            "Empty: no data.",
+            Query(of_one_source(state_over_time()), "{{source}} to {{target}}, {{path}} {{protocol}} IPv{{family}}"),
             size=Size(24, 10),
         ),
     ],

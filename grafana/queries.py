@@ -95,6 +95,11 @@ def state_over_time() -> str:
     return _states(_is(looks.INTERRUPTED, lost), _is(looks.NOT_ANSWERING, broken))
 
 
+def of_one_source(expr: str) -> str:
+    """Of the one source that is chosen as observer: what would take too long of all streams of a large site."""
+    return expr.replace('source=~"$source"', 'source=~"$observer"')
+
+
 def state_of_targets() -> str:
     """The worst state of any source's streams to each target in each step, from what rules recorded: cheap on any site.
 

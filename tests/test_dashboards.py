@@ -42,7 +42,7 @@ LEGACY = {
     "rows", "sharedCrosshair", "span", "style", "thresholdType", "timeFrom", "timeShift", "time_options", "displayMode",
 }  # fmt: skip
 ALL = {"datasource": "prometheus", "cluster": ".*", "source": ".+", "target": ".+", "path": ".+", "protocol": ".+"}
-ALL |= {"k8s_node": ".+", "instance": ".+", "before": "1d", "budget": "60"}
+ALL |= {"k8s_node": ".+", "instance": ".+", "observer": ".+", "before": "1d", "budget": "60"}
 RANGE = 60  # seconds, in the tests that ask a Prometheus
 STEP = 2
 TIMES = {"__rate_interval": "10s", "__interval": f"{STEP}s", "__range_s": str(RANGE), "__range": f"{RANGE}s"}
@@ -180,9 +180,12 @@ def test_variables_narrow_each_other_and_follow_the_time_range(board: dict[str, 
         assert query
         metric, matchers, label = query.groups()
         assert metric in CATALOG.metrics
-        assert label == each["name"]
         known = {"cluster", *CATALOG.metric(metric).labels}
         assert (matchers or "") == ",".join(f'{name}=~"${name}"' for name in names if name in known)
+        if each["name"] == "observer":
+            assert (label, each["multi"], each["includeAll"], each["hide"]) == ("source", False, False, 0)
+            continue
+        assert label == each["name"]
         assert (each["multi"], each["includeAll"], each["refresh"], each["sort"]) == (True, True, 2, 1)
         # All of what is hidden is what the choices before it leave.
         hidden = label == "instance" or (label in ("path", "protocol") and board["uid"] != "ovnwatch-connectivity")
@@ -400,6 +403,8 @@ def test_a_query_narrows_by_every_choice_that_its_metrics_know(query: Asked) -> 
     for name, matchers in selectors:
         known = {"cluster", *labels_of(name)}
         wanted = [f'{choice}=~"${choice}"' for choice in choices if choice in known]
+        if "$observer" in expr:  # a source, of which there is one
+            wanted = [each.replace("$source", "$observer") for each in wanted]
         assert matchers.split(",")[: len(wanted)] == wanted, name
     assert sorted(name for name, _ in selectors) == sorted(re.findall(NAMES, expr))
 
@@ -564,6 +569,7 @@ class Looked(NamedTuple):
 # What boards read from recorded series has no source.
 OF_ALL_SOURCES = (
     "State of each target",
+    "State of each stream",  # of one
     "Lost to outages",
     "Round trip",
     "Connections broken, by target",
