@@ -243,7 +243,4 @@ def test_what_real_daemons_said_when_all_was_well_calls_nobody(tmp_path: Path) -
     case = {"rule_files": files, "evaluation_interval": "1m",
             "tests": [{"interval": "1m", "input_series": series, "alert_rule_test": asked}]}  # fmt: skip
     (tmp_path / "case.yaml").write_text(yaml.safe_dump(case))
-    ran = subprocess.run(
-        ["promtool", "test", "rules", tmp_path / "case.yaml"], capture_output=True, text=True, check=False
-    )
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+    promtool("test", "rules", str(tmp_path / "case.yaml"))
