@@ -76,9 +76,9 @@ def boards(effort: Effort) -> list[Result]:
             ready(port)
             costs = {
                 f"{board}: {query.name}": [
-                    each * scale(query, nodes) for each in cost(port, query, end, hours * 3600, effort.repeats)
+                    each * scale(query, nodes) for each in cost(port, query, end, hours * 3600, effort.repeats, step)
                 ]
-                for board, query in queries(hours * 3600)
+                for board, query, step in queries(hours * 3600)
             }
     dear = sorted(costs, key=lambda each: -median(costs[each]))
     over = [each for each in dear if median(costs[each]) > GOAL]
@@ -97,11 +97,14 @@ def scale(query: Asked, nodes: int) -> float:
     return 1.0 if f'source=~"{ONE}"' in query.expr else SITE / nodes
 
 
-def queries(seconds: float) -> Iterator[tuple[str, Asked]]:
+def queries(seconds: float) -> Iterator[tuple[str, Asked, float]]:
+    """Boards' names, their queries, and the seconds between two values: more where a panel has few points."""
     for file in sorted((ROOT / "grafana/dashboards").glob("*.json")):
         board = json.loads(file.read_text(encoding="utf-8"))
         values = asking.timed(seconds, STEP) | {"before": "1h", "observer": ONE}
-        yield from ((file.stem, each) for each in asking.asked(board, values))
+        points = {each["title"]: each["maxDataPoints"] for each in asking.panels(board) if each.get("maxDataPoints")}
+        for each in asking.asked(board, values):
+            yield file.stem, each, max(STEP, seconds / points.get(each.panel, seconds))
 
 
 # --- asking
@@ -119,9 +122,9 @@ def ready(port: int) -> None:
     raise BenchError("Prometheus is not ready")
 
 
-def cost(port: int, query: Asked, end: float, seconds: float, repeats: int) -> list[float]:
+def cost(port: int, query: Asked, end: float, seconds: float, repeats: int, step: float = STEP) -> list[float]:
     """Seconds that Prometheus says it took, each time. Raises BenchError for one that finds nothing to do or fails."""
-    times = {"time": end} if query.instant else {"start": end - seconds, "end": end, "step": STEP}
+    times = {"time": end} if query.instant else {"start": end - seconds, "end": end, "step": step}
     body = urllib.parse.urlencode({"query": query.expr, "stats": "all", **times}).encode()
     address = f"http://127.0.0.1:{port}/api/v1/query{'' if query.instant else '_range'}"
     spent = []
@@ -154,7 +157,7 @@ def blocks(folder: Path, nodes: int, begin: float, end: float) -> None:
 def families(known: Catalog, nodes: int, begin: float, end: float) -> Iterator[str]:
     """The lines of all that boards read, a metric at a time."""
     names: set[str] = set()
-    for _, query in queries(3600):
+    for _, query, _ in queries(3600):
         names |= catalog.metrics_in(query.expr)
     times = [f"{begin + SCRAPE * n:.0f}" for n in range(int((end - begin) / SCRAPE) + 1)]
     rising, flat = [f" {n * 0.1:.1f} {each}\n" for n, each in enumerate(times)], [f" 1 {each}\n" for each in times]
