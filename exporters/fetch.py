@@ -83,7 +83,7 @@ class Conversation:
     def __init__(self, address: str, port: int, tls: ssl.SSLContext | None, server_name: str, head: str) -> None:
         self._where = (address, port)
         self._tls = tls
-        self._server_name = server_name
+        self._server_name = server_name.removesuffix(".")  # no certificate has that dot
         self._head = head
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 

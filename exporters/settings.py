@@ -355,6 +355,8 @@ FIXED = {
     "max_history": "MAX_HISTORY",
     "journal": "journal.path",
     "log_format": "log.format",
+    "service": "kubernetes.service",
+    "cluster": "kubernetes.config",
 }
 
 
@@ -363,7 +365,7 @@ def needs_restart(old: Settings, new: Settings) -> list[Problem]:
     return [
         Problem(place, "changed, which needs a restart")
         for field, place in FIXED.items()
-        if getattr(old, field) != getattr(new, field)
+        if getattr(old, field, None) != getattr(new, field, None)  # not every program has each
     ]
 
 

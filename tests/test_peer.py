@@ -190,6 +190,12 @@ def test_a_new_configuration_is_taken_into_use_and_a_bad_one_is_not(start: Start
     assert re.search(r'^ovnwatch_config_last_reload_successful\{source="a"\} 0.0$', metrics, re.MULTILINE)
     (tmp_path / "a.yaml").write_text("targets: [{name: d, host: 127.0.0.1, ports: {tcp: 1}}]\nnode: n\n")
     assert peer.get("/-/reload", method="POST", token="secret") == (500, "node: changed, which needs a restart\n")
+    other = "targets: [{name: d, host: 127.0.0.1, ports: {tcp: 1}}]\nkubernetes: {service: s}\n"
+    (tmp_path / "a.yaml").write_text(other)
+    assert peer.get("/-/reload", method="POST", token="secret") == (
+        500,
+        "kubernetes.service: changed, which needs a restart\n",
+    )
 
 
 # --- ending

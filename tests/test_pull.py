@@ -393,12 +393,13 @@ def test_over_tls_the_certificate_counts(certificates: Certificates) -> None:
             streams = [
                 http(port, "good", tls=trusted),
                 http(port, tls=trusted, **name),
+                http(port, "dotted", tls=certificates.client(server_name="localhost.")),
                 http(port, "stranger", tls=certificates.client(ca_file=None)),
                 http(port, "misnamed", tls=certificates.client(server_name="other.example")),
             ]
             async with pulling(*streams, address=lambda *_: "127.0.0.1") as pull:
                 peers = pull.peers
-                await until(lambda: peers["good"].heard and peers["named"].heard)
+                await until(lambda: all(peers[each].heard for each in ("good", "named", "dotted")))
                 await until(lambda: peers["stranger"].heard is False and peers["misnamed"].heard is False)
                 assert set(failures(pull)) == {"tls"}
                 assert peers["named"].url == f"https://localhost:{port}"
