@@ -38,7 +38,7 @@ CALM = Seen(now=1000.0, since=100.0, streams=6, last_end=900.0)
     ],
 )
 def test_a_moment(moment: Seen, verdict: str, reason: str) -> None:
-    found = decide(moment, 60.0, 5.0)
+    found = decide(moment, 60.0, 5.0 if moment.budget is not None else 0.0)
     assert found.verdict == verdict
     assert reason in found.reasons
 
@@ -50,6 +50,12 @@ def test_a_budget_that_is_just_spent_is_enough_where_none_shall_be_left() -> Non
 
 def test_without_a_budget_the_reasons_say_so() -> None:
     assert "no budget is set" in decide(CALM).reasons
+
+
+def test_of_a_budget_that_nobody_set_nothing_is_left() -> None:
+    found = decide(CALM, 60.0, 5.0)
+    assert found.verdict == "wait"
+    assert found.reasons == ("5 s of a budget are wanted, and no window with one is open",)
 
 
 names = st.lists(st.just("a"), max_size=2)

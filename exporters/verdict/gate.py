@@ -1,8 +1,9 @@
 """May the next node go? What is seen now and what the window cost in: go, wait or stop with reasons out. Pure.
 
 1. `stop`: less of the budget is left than shall be. It stays so; who asks need not ask again.
-2. `wait`: something is out, or was a moment ago, or is not observed: what is not known is no quiet.
-3. `go` otherwise. Without a budget only quiet is asked for, and the reasons say so.
+2. `wait`: something is out, or was a moment ago, or is not observed: what is not known is no quiet. So it is where
+   something shall be left of a budget that nobody set.
+3. `go` otherwise. Who wants nothing left of a budget need not have one, and the reasons say so.
 """
 
 from collections.abc import Sequence
@@ -49,6 +50,8 @@ def decide(seen: Seen, quiet: float = QUIET, budget_left: float = 0.0) -> Decisi
     waits = [*_waits(seen)]
     if calm is not None and calm < quiet:
         waits.append(f"quiet for {calm:.0f} s, {quiet:g} s are wanted")
+    if left is None and budget_left > 0:
+        waits.append(f"{budget_left:g} s of a budget are wanted, and no window with one is open")
     if waits:
         return Decision("wait", tuple(waits), calm, left)
     budget = "no budget is set" if left is None else f"{left:.1f} s of the budget are left"

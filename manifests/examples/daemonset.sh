@@ -3,8 +3,9 @@
 #
 #     OVNWATCH_TOKEN=... manifests/examples/daemonset.sh ovn-kubernetes ovnkube-node http://bastion:9091 http://bastion:9482
 #
-# Its updateStrategy must be OnDelete: a pod is replaced when it is deleted, and that is done here, a node's turn being
-# marked meanwhile. It ends with 2 where the gate says stop, and may be started again: what is new already is left alone.
+# A window with a budget must be open there, and its updateStrategy be OnDelete: a pod is replaced when it is deleted,
+# and that is done here, a node's turn being marked meanwhile. It ends with 2 where the gate says stop, and may be
+# started again: what is new already is left alone.
 set -eu
 
 namespace=${1:?a namespace} name=${2:?the name of a DaemonSet} bastion=${3:?the URL of a bastion} migration=${4:-}

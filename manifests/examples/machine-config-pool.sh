@@ -3,8 +3,9 @@
 #
 #     OVNWATCH_TOKEN=... manifests/examples/machine-config-pool.sh worker http://bastion:9091 http://bastion:9482
 #
-# The pool is paused whenever no node of it may begin, and stays so where the gate says stop or cannot be asked: a node
-# that has begun is not stopped by that. maxUnavailable of the pool must be 1. GATE and EVERY may be set for other limits.
+# A window with a budget must be open there. The pool is paused whenever no node of it may begin, and stays so where the
+# gate says stop or cannot be asked: a node that has begun is not stopped by that. maxUnavailable of the pool must be 1.
+# GATE and EVERY may be set for other limits.
 set -eu
 
 pool=${1:?the name of a MachineConfigPool} bastion=${2:?the URL of a bastion} migration=${3:-}
