@@ -32,6 +32,7 @@ CONTAINERS = ROOT / "containers"
 BASE = "localhost/base:here"
 MOST_MB = 150  # over the base
 STOP_SECONDS = 5.0
+TRIES = 3  # to load a Debian
 RANDOM_USER = "1000670000:0"  # as OpenShift gives them
 AIR = "owair"
 LOCKED = [
@@ -83,7 +84,15 @@ def made_base() -> Path:
         if distribution["ID"] == "debian":
             what[1] = "--components=main"
         try:
-            run("debootstrap", *what, distribution["VERSION_CODENAME"], folder, site)
+            for attempt in range(TRIES):
+                try:
+                    run("debootstrap", *what, distribution["VERSION_CODENAME"], folder, site)
+                    break
+                except AssertionError:  # a mirror has its moments
+                    if attempt + 1 == TRIES:
+                        raise
+                    shutil.rmtree(folder, ignore_errors=True)
+                    time.sleep(20.0)
             run("tar", "-C", folder, "-cf", archive.with_suffix(".new"), ".")
             archive.with_suffix(".new").rename(archive)
         finally:
