@@ -1,7 +1,6 @@
 """Cheap echoes for many streams: http, tcp and ws on each port of argv, as many connections as may be open."""
 
 import asyncio
-import os
 import sys
 
 import uvloop
@@ -12,7 +11,6 @@ from exporters.settings import raise_descriptor_limit
 
 
 async def main(ports: list[int]) -> None:
-    os.nice(10)  # they stand for other machines: whoever probes them has the processors first
     raise_descriptor_limit()
     loop = asyncio.get_running_loop()
     for port in ports:
