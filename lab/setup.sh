@@ -47,7 +47,7 @@ shellcheck shellcheck
 podman podman
 buildah buildah
 runc runc
-debootstrap debootstrap
+mmdebstrap mmdebstrap
 docker-compose docker-compose
 systemd systemd-analyze
 END
@@ -64,7 +64,7 @@ install() {
         chmod 755 "$policy"
     fi
     export DEBIAN_FRONTEND=noninteractive
-    apt="apt-get -qq -o DPkg::Lock::Timeout=120"
+    apt="apt-get -qq -o DPkg::Lock::Timeout=120 -o Acquire::Retries=5"
     apt_install="$apt install -y --no-install-recommends"
     # One by one where not all of them can be had: Ubuntu, say, has Chromium only as a snap.
     # shellcheck disable=SC2086 # words of a command
@@ -99,13 +99,20 @@ Dir::State::Status "$apt/status";
 Dir::Cache "$apt";
 APT::Sandbox::User "root";
 Acquire::Languages "none";
+Acquire::Retries "5";
 END
-    (
-        cd "$apt"
-        export APT_CONFIG="$apt/conf"
-        { apt-get -qq update && apt-get -qq download kubectl; } >/dev/null 2>&1
-        dpkg-deb --extract kubectl_*.deb root
-    ) && cp "$apt/root/usr/bin/kubectl" .venv/bin/kubectl ||
+    for pause in 10 20 0; do # a mirror has its moments
+        if (
+            cd "$apt"
+            export APT_CONFIG="$apt/conf"
+            { apt-get -qq update && apt-get -qq download kubectl; } >/dev/null 2>&1 &&
+                dpkg-deb --extract kubectl_*.deb root
+        ); then
+            break
+        fi
+        sleep "$pause"
+    done
+    cp "$apt/root/usr/bin/kubectl" .venv/bin/kubectl 2>/dev/null ||
         echo "setup: no kubectl 1.32 could be had, so manifests cannot be rendered" >&2
     rm -rf "$apt"
 }

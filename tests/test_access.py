@@ -25,6 +25,8 @@ from exporters.access import Access
 from exporters.exposition import Exposition, Info, make_registry
 from exporters.web import Serving, make_app, serve
 
+pytestmark = pytest.mark.slow
+
 HASH = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode()
 TLS = {"cert_file": "good.pem", "key_file": "key"}
 MUTUAL = {**TLS, "client_ca_file": "ca.pem", "client_auth_type": "RequireAndVerifyClientCert"}

@@ -18,6 +18,8 @@ from servers import RESET_ON_CLOSE, Certificates, make_certificates, refusing
 from exporters.probing.connection import CAUSE_OF_ERRNO, CHUNK, Connection, Poller
 from exporters.probing.protocols import CAUSES
 
+pytestmark = pytest.mark.slow
+
 Address = tuple[Any, ...]
 BIG = bytes(range(256)) * 40_000  # 10 MB, more than any socket buffer takes
 

@@ -14,6 +14,8 @@ from werkzeug import Request, Response
 from exporters import catalog
 from grafana import asking, checking, command, console
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 BOARDS = {file.stem: json.loads(file.read_text()) for file in sorted((ROOT / "grafana/dashboards").glob("*.json"))}
 CONSOLE_TYPES = {"graph", "singlestat", "table"}  # of those that OpenShift's console draws

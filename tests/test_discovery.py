@@ -29,6 +29,8 @@ from exporters.objects import Fields
 from exporters.peer.settings import load_peer
 from exporters.targets import Target
 
+pytestmark = pytest.mark.slow
+
 PLURALS = {"Node": "nodes", "Service": "services", "EndpointSlice": "endpointslices", "Route": "routes",
            "Ingress": "ingresses"}  # fmt: skip
 SAMPLE = [each for _, moment in changes("discovery") for _, each in moment]

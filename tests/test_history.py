@@ -25,6 +25,8 @@ from exporters.journal import APPLICATION, Journal, Row
 from exporters.plain import plain
 from exporters.times import seconds
 
+pytestmark = pytest.mark.slow
+
 Item = dict[str, Any]
 Capture = pytest.CaptureFixture[str]
 START = "2026-01-02T03:04:05.000000+00:00"

@@ -1,6 +1,6 @@
 """The image, built without a network, as people run it; and the bundle, where there is no way out.
 
-The base is what debootstrap makes of this machine's own distribution; it is kept in build/ for the next run.
+The base is what mmdebstrap makes of this machine's own distribution; it is kept in build/ for the next run.
 """
 
 import os
@@ -22,7 +22,7 @@ from servers import make_certificates
 from manifests.__main__ import ROOT
 
 pytestmark = [
-    pytest.mark.needs_root("podman", "runc", "debootstrap", "prometheus"),
+    pytest.mark.needs_root("podman", "runc", "mmdebstrap", "prometheus"),
     pytest.mark.beside,
     pytest.mark.slow,
     pytest.mark.xdist_group("images"),
@@ -30,6 +30,7 @@ pytestmark = [
 
 CONTAINERS = ROOT / "containers"
 BASE = "localhost/base:here"
+APT = Path("/etc/apt")
 MOST_MB = 150  # over the base
 STOP_SECONDS = 5.0
 TRIES = 3  # to load a Debian
@@ -73,31 +74,29 @@ def engine() -> Iterator[Path]:
 
 
 def made_base() -> Path:
-    """An archive of a Debian, or Ubuntu, with Python, and nothing else."""
+    """An archive of a Debian, or Ubuntu, with Python, and nothing else.
+
+    By the package lists that this machine's apt has checked already, or, where that fails (they are old, or there are
+    none), by new ones.
+    """
     archive = ROOT / "build/base.tar"
-    if not archive.exists():
-        archive.parent.mkdir(exist_ok=True)
-        folder = archive.parent / "base"
-        site = run("apt-get", "indextargets", "--format", "$(SITE)").split()[0]
-        distribution = platform.freedesktop_os_release()
-        what = ["--variant=minbase", "--components=main,universe", "--include=python3,python3-venv"]
-        if distribution["ID"] == "debian":
-            what[1] = "--components=main"
+    if archive.exists():
+        return archive
+    archive.parent.mkdir(exist_ok=True)
+    own = archive.parent / "base.new.tar"
+    sources = [each for pattern in ("*.list", "*.d/*.list", "*.d/*.sources") for each in sorted(APT.glob(pattern))]
+    what = ["--variant=minbase", "--include=python3,python3-venv", '--aptopt=Acquire::Retries "5"']
+    lists = ["--skip=update", '--setup-hook=mkdir -p "$1/var/lib/apt" && cp -a /var/lib/apt/lists "$1/var/lib/apt/"']
+    release = platform.freedesktop_os_release()["VERSION_CODENAME"]
+    for attempt in range(TRIES):
         try:
-            for attempt in range(TRIES):
-                try:
-                    run("debootstrap", *what, distribution["VERSION_CODENAME"], folder, site)
-                    break
-                except AssertionError:  # a mirror has its moments
-                    if attempt + 1 == TRIES:
-                        raise
-                    shutil.rmtree(folder, ignore_errors=True)
-                    time.sleep(20.0)
-            run("tar", "-C", folder, "-cf", archive.with_suffix(".new"), ".")
-            archive.with_suffix(".new").rename(archive)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-    return archive
+            run("mmdebstrap", *what, *([] if attempt else lists), release, own, *sources)
+            break
+        except AssertionError:  # a mirror has its moments
+            if attempt + 1 == TRIES:
+                raise
+            time.sleep(20.0)
+    return own.rename(archive)
 
 
 @pytest.fixture(scope="module")

@@ -36,6 +36,8 @@ from exporters.objects import (
     pause,
 )
 
+pytestmark = pytest.mark.slow
+
 NODES, DAEMON_SET = RESOURCES[0], RESOURCES[1]
 FLANNEL = RESOURCES[2]
 POOLS = next(each for each in RESOURCES if each.name == "machineconfigpools")

@@ -20,6 +20,8 @@ from exporters.migration.resources import RESOURCES
 from exporters.peer.settings import load_peer
 from manifests.__main__ import KUBECTL, OVERLAYS, ROOT, generated, render
 
+pytestmark = pytest.mark.slow
+
 MINORS = ("1.27", "1.37")  # the oldest we name in the docs, and the newest there is
 COMPONENTS = sorted(path.name for path in (ROOT / "manifests/components").iterdir())
 Objects = list[dict[str, Any]]

@@ -34,6 +34,8 @@ from exporters.node.rtnl import Link
 from exporters.node.settings import load_node
 from exporters.settings import BadInput
 
+pytestmark = pytest.mark.slow
+
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"
 
 

@@ -19,6 +19,8 @@ from alerts.report.gate import main as gate
 from exporters.history.command import main as history
 from exporters.migration.mark import main as mark
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "secret"
 Capture = pytest.CaptureFixture[str]
 

@@ -23,6 +23,8 @@ from exporters.journal import Journal, Row
 from exporters.probing.saved import COUNTERS, Saved, SavedStream
 from exporters.times import iso
 
+pytestmark = pytest.mark.slow
+
 Capture = pytest.CaptureFixture[str]
 Item = dict[str, Any]
 BEGIN = float(int(time.time()) - 5000)  # of the window; a journal forgets what is older than a month

@@ -35,6 +35,8 @@ from exporters.settings import BadInput
 from exporters.times import iso
 from exporters.watched import Watched
 
+pytestmark = pytest.mark.slow
+
 T = TypeVar("T")
 
 # What befalls the server before each moment.
