@@ -1,12 +1,13 @@
 """A demo's report: what its exporters tell, why each outage was, held against what was done. Pure but for `read`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
 from alerts.report.build import EVENT
 from alerts.report.read import Told, told
+from exporters import times
 from exporters.calibrate.injection import Truth
 from exporters.history.items import Item
 from exporters.history.source import Remote
@@ -72,9 +73,25 @@ def misexplained(
 
 def told_of(node: str, said: Iterable[Told]) -> list[Told]:
     """The same run, but every turn is told of one node."""
-    return [each._replace(items=[_moved(item, node) for item in each.items]) for each in said]
+    return _moved(said, lambda _turn: node)
 
 
-def _moved(item: Item, node: str) -> Item:
-    turn = item.kind == "phase" and item.cause != EVENT
-    return msgspec.structs.replace(item, node=node) if turn else item
+def shuffled(nodes: Sequence[str], said: Sequence[Told]) -> list[Told]:
+    """The same run, but its turns are told of these nodes, the first one of the first."""
+    found = {item.id: item for each in said for item in each.items if _is_turn(item)}
+    order = sorted(found, key=lambda each: times.seconds(found[each].start_time))
+    return _moved(said, dict(zip(order, nodes, strict=True)).__getitem__)
+
+
+def _moved(said: Iterable[Told], node: Callable[[str], str]) -> list[Told]:
+    """Turns told of what `node` says, by their ids."""
+    return [
+        each._replace(
+            items=[msgspec.structs.replace(item, node=node(item.id)) if _is_turn(item) else item for item in each.items]
+        )
+        for each in said
+    ]
+
+
+def _is_turn(item: Item) -> bool:
+    return item.kind == "phase" and item.cause != EVENT

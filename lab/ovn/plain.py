@@ -31,6 +31,11 @@ def leave(lab: Lab, workload: str) -> None:
     run.run(build.batch(lab.namespace(chassis), f"link set v-{workload} nomaster"))
 
 
+def come_back(lab: Lab, workload: str) -> None:
+    """Put a workload that is nowhere back on its bridge."""
+    run.run(build.batch(lab.namespace(_home(workload)), f"link set v-{workload} master {BRIDGE}"))
+
+
 def enter(lab: Lab, workload: str) -> None:
     """Let OVN have a workload that is nowhere, and wait until all chassis know."""
     run.run_all(entered(lab, workload))

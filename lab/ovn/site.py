@@ -105,7 +105,11 @@ class Site:
 
     def urls(self) -> list[str]:
         """Of all that tell a history, for a report."""
-        return [f"http://{self.address(each, each.book)}" for each in self.books()]
+        return [self.url(each) for each in self.books()]
+
+    def url(self, exporter: Exporter) -> str:
+        """Where one tells its history."""
+        return f"http://{self.address(exporter, exporter.book)}"
 
     async def mark(self, phase: str, node: str) -> None:
         """Tell the migration exporter which phase a node is in from now on. Raises NotReadyError."""
