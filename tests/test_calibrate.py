@@ -116,6 +116,19 @@ def test_what_was_not_there_breaks_a_promise() -> None:
     assert [(each.promise, each.measured) for each in found] == [("false", 1)]
 
 
+def test_a_cell_in_which_nothing_was_due_decides_nothing() -> None:
+    short = injections(10, seconds=0.05)
+    found = broken(judge(short, [event(each) for each in short], [STREAM]), TIMES, 0.0)
+    assert [(each.promise, each.fault, each.protocol) for each in found] == [("known", "drop_both", "tcp")]
+    assert verdict(found) == "inconclusive"
+
+
+def test_a_break_is_nothing_that_http_promises() -> None:
+    cut = injections(10, "flow_drop", "break")
+    streams = [STREAM, "a|b|pod|http|4"]
+    assert broken(judge(cut, [event(each) for each in cut], streams), TIMES, 0.0) == []
+
+
 @pytest.mark.parametrize(
     ("expectation", "seconds", "stalls", "is_due"),
     [

@@ -13,6 +13,8 @@ T is a stream's interval, R its prompt limit. Of every fault and protocol, in ro
 5. What is lost, rejected or refused is right on average: the mean of all errors, those of the unseen too, is at most
    5 % of T or 10 ms, and what chance allows: 2.6 standard errors, which it exceeds once in a hundred times.
 6. Nothing is seen that was not there. A peer that answered one question late for BRIEF was there, on a busy machine.
+7. What nothing was due for was not put to the test: where none of a cell was long enough, or of none the truth is
+   known, that is neither pass nor fail.
 
 A break of established connections is promised only when that is what a stream has: http has none. One that drops
 packets is known as a break only when its first retransmission was lost too.
@@ -27,6 +29,7 @@ from exporters.probing.stall import GAP
 TICK = GAP
 RETRANSMITTED = 0.3  # seconds after which a lost heartbeat has been sent again, and lost again if the flow is gone
 BRIEF = 0.3  # seconds
+NOT_ENOUGH = "interrupt for longer, or more often"
 BUSY = 0.01  # of all rows: more than that is no chance
 STALLED = 0.01
 TRUE = 0.99
@@ -53,7 +56,7 @@ class Broken(NamedTuple):
     measured: float
     limit: float
     text: str
-    not_judged: str = ""  # why, where the machine would not let it be judged
+    not_judged: str = ""  # why, where it could not be judged
 
     @property
     def judged(self) -> bool:
@@ -81,16 +84,22 @@ def busy(event: Event) -> bool:
 def broken(table: Table, times: Mapping[str, Times], stalled: float) -> list[Broken]:
     """What was not kept, by fault and protocol; `stalled`: the share of the time in which the probers did not run."""
     found: list[Broken] = []
+    if not any(row.known for row in table.rows):
+        return [Broken("known", "", "", 0, 1, "the truth of nothing is known", NOT_ENOUGH), *_false(table)]
     for (fault, protocol), rows in table.by(lambda row: (row.injection.kind, row.protocol)).items():
         known = [row for row in rows if row.known]
         for promise in PROMISES:
             for word, measured, limit, text in promise(fault, known, times[protocol]):
                 reason = _excuse(word, known, stalled)
                 found.append(Broken(word, protocol, fault, measured, limit, text, reason))
-    if not any(row.known for row in table.rows):
-        nothing = "nothing could be judged"
-        found.append(Broken("known", "", "", 0, 1, f"{nothing}: interrupt for longer, or more often", nothing))
+        if _promised(rows, protocol) and not any(due(row, times[protocol]) for row in known):
+            found.append(Broken("known", protocol, fault, 0, 1, "none had to be seen", NOT_ENOUGH))
     return found + list(_false(table))
+
+
+def _promised(rows: Sequence[Row], protocol: str) -> bool:
+    """Whether there is something that a stream of that protocol promises of the fault: http has no flow to break."""
+    return protocol != "http" or any(row.injection.expectation != "break" for row in rows)
 
 
 def _excuse(word: str, rows: Sequence[Row], stalled: float) -> str:

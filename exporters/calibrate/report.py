@@ -60,7 +60,7 @@ def verdict_lines(said: Said) -> list[str]:
     words = {
         "pass": "PASS: every promise was kept",
         "fail": f"FAIL: {sum(each.judged for each in said.broken)} promises were not kept",
-        "inconclusive": "INCONCLUSIVE: the machine would not let all be judged",
+        "inconclusive": "INCONCLUSIVE: not all could be judged",
     }
     return [*lines, words[verdict(said.broken)]]
 
