@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 BACKLOG = 4096  # the kernel cuts it to net.core.somaxconn
 RECEIVE_BUFFER = 16 * 1024  # the kernel doubles it
 HANDSHAKE_SECONDS = 5.0
+ACCEPT_AGAIN_SECONDS = 0.1  # after the kernel had no descriptor for a connection
 REFUSALS_TOLD_EVERY = 60.0
 
 Factory = Callable[[], asyncio.BaseProtocol]
@@ -82,11 +83,12 @@ class Door:
 
     When all are taken, a new one has the place of one that asks nothing: else whoever opens `limit` connections and
     keeps silent would keep everybody out. Where all are busy the new one is reset. Both are told of once a minute.
-    `count` says how many are open now; `make_room` closes one that asks nothing, and says whether there is room.
+    `count` says how many are open now; `make_room` closes one that asks nothing, and says whether there is room among
+    so many places. A TLS handshake under way has a place, too: where they have most of them, the oldest loses it first.
     """
 
     def __init__(
-        self, name: str, limit: int, count: Callable[[], int], enter: Factory, make_room: Callable[[], bool]
+        self, name: str, limit: int, count: Callable[[], int], enter: Factory, make_room: Callable[[int], bool]
     ) -> None:
         self.name = name
         self.limit = limit
@@ -96,18 +98,54 @@ class Door:
         self.refused = 0
         self.replaced = 0
         self._told = (0, 0)
+        self._handshakes: dict[asyncio.Task[None], None] = {}  # those that came first stand first
 
     def __call__(self) -> asyncio.BaseProtocol:
         """Return the protocol of a connection just accepted."""
-        if self.count() < self.limit:
-            return self.enter()
+        return self.enter() if self._admitted() else _TurnedAway()
+
+    def secure(self, sock: socket.socket, tls: ssl.SSLContext) -> None:
+        """Have a connection just accepted shake hands, then enter."""
+        if not self._admitted():
+            sock.close()
+            return
+        task = asyncio.get_running_loop().create_task(self._shake_hands(sock, tls))
+        self._handshakes[task] = None
+
+        def over(done: asyncio.Task[None]) -> None:
+            self._handshakes.pop(done, None)
+            if done.cancelled():
+                sock.close()  # it may not have begun
+
+        task.add_done_callback(over)
+
+    async def _shake_hands(self, sock: socket.socket, tls: ssl.SSLContext) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.connect_accepted_socket(self.enter, sock, ssl=tls, ssl_handshake_timeout=HANDSHAKE_SECONDS)
+        except OSError as error:  # what TLS complains of is one, too
+            log.debug("%s: no handshake: %s", self.name, error)
+
+    def _admitted(self) -> bool:
+        """Is there a place for a connection, or is one made?"""
+        if self.count() + len(self._handshakes) < self.limit:
+            return True
         if (self.refused, self.replaced) == self._told:
             asyncio.get_running_loop().call_later(REFUSALS_TOLD_EVERY, self._tell)
-        if self.make_room():
+        others = self.limit - len(self._handshakes)
+        if (2 * others < self.limit and self.interrupt(1)) or self.make_room(others) or self.interrupt(1):
             self.replaced += 1
-            return self.enter()
+            return True
         self.refused += 1
-        return _TurnedAway()
+        return False
+
+    def interrupt(self, most: int) -> int:
+        """Give up the oldest handshakes, so many at most; how many."""
+        oldest = list(self._handshakes)[:most]
+        for each in oldest:
+            del self._handshakes[each]
+            each.cancel()
+        return len(oldest)
 
     def _tell(self) -> None:
         refused, replaced = self.refused - self._told[0], self.replaced - self._told[1]
@@ -121,6 +159,35 @@ class _TurnedAway(asyncio.Protocol):
         cast("asyncio.WriteTransport", transport).abort()
 
 
+class _Secured:
+    """One socket whose connections speak TLS.
+
+    A server of the loop's does not tell of handshakes under way, so that nothing would bound them.
+    """
+
+    def __init__(self, sock: socket.socket, door: Door, tls: ssl.SSLContext) -> None:
+        self._sock = sock
+        self._sock.setblocking(False)
+        self._task = asyncio.get_running_loop().create_task(self._accept(door, tls))
+
+    async def _accept(self, door: Door, tls: ssl.SSLContext) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, _ = await loop.sock_accept(self._sock)
+            except ConnectionError:  # it has hung up
+                continue
+            except OSError as error:
+                log.warning("%s: no connection accepted: %s", door.name, error.strerror)
+                await asyncio.sleep(ACCEPT_AGAIN_SECONDS)
+                continue
+            door.secure(connection, tls)
+
+    def close(self) -> None:
+        self._task.cancel()
+        self._sock.close()
+
+
 @dataclass(frozen=True, slots=True)
 class Listening:
     """Servers of one port; `port` is the one really taken."""
@@ -128,7 +195,7 @@ class Listening:
     port: int
     door: Door
     sockets: list[socket.socket]
-    servers: list[asyncio.AbstractServer]
+    servers: list[asyncio.AbstractServer | _Secured]
 
     def alive(self) -> bool:
         """Say whether every socket still listens: uvloop closes one without a word when the kernel fails an accept."""
@@ -145,9 +212,10 @@ class Listening:
             server.close()
 
     def close(self) -> None:
-        """Accept no more; connections stay."""
+        """Accept no more; connections stay, handshakes end."""
         for server in self.servers:
             server.close()
+        self.door.interrupt(self.door.limit)
 
 
 async def accept(sockets: Sequence[socket.socket], door: Door, tls: ssl.SSLContext | None = None) -> Listening:
@@ -157,10 +225,7 @@ async def accept(sockets: Sequence[socket.socket], door: Door, tls: ssl.SSLConte
 
 async def _servers(
     sockets: Sequence[socket.socket], door: Door, tls: ssl.SSLContext | None
-) -> list[asyncio.AbstractServer]:
-    loop = asyncio.get_running_loop()
-    seconds = HANDSHAKE_SECONDS if tls else None
-    return [
-        await loop.create_server(door, sock=sock, ssl=tls, ssl_handshake_timeout=seconds, backlog=BACKLOG)
-        for sock in sockets
-    ]
+) -> list[asyncio.AbstractServer | _Secured]:
+    if tls is not None:
+        return [_Secured(sock, door, tls) for sock in sockets]
+    return [await asyncio.get_running_loop().create_server(door, sock=sock, backlog=BACKLOG) for sock in sockets]

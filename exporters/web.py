@@ -293,15 +293,15 @@ async def serve(
     assert server is not None
     asking = app[ASKING]
 
-    def make_room() -> bool:
-        if len(asking) >= max_connections:
+    def make_room(places: int) -> bool:
+        if len(asking) >= places:
             return False
         # Those that came first stand first. One without a transport is being closed.
         for each in server.connections:
             if each not in asking and each.transport is not None:
                 each.force_close()
                 return True
-        return sum(each.transport is not None for each in server.connections) < max_connections
+        return sum(each.transport is not None for each in server.connections) < places
 
     door = Door(name, max_connections, lambda: len(server.connections), server, make_room)
     return Serving(await accept(sockets, door, tls), runner, app)

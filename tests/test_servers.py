@@ -822,3 +822,25 @@ def test_all_three_over_tls(start: Serve, certificate: tuple[Path, Path]) -> Non
         client.sendall(b"GET /ping?size=4096 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         answer = b"".join(iter(lambda: client.recv(65536), b""))
     assert len(answer.partition(b"\r\n\r\n")[2]) == 4096
+
+
+def test_handshakes_under_way_have_places_and_keep_nobody_out(start: Serve, certificate: tuple[Path, Path]) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate)
+    trusting = ssl.create_default_context(cafile=str(certificate[0]))
+    serving = start(serve_tcp, tls=context, max_connections=3)
+    with ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_connection(("127.0.0.1", serving.port), 30)) for _ in range(6)]
+        asking = []
+        for _ in range(3):
+            plain = stack.enter_context(socket.create_connection(("127.0.0.1", serving.port), 30))
+            client = stack.enter_context(trusting.wrap_socket(plain, server_hostname="localhost"))
+            client.sendall(b"hello\n")
+            assert client.recv(100) == b"hello\n"
+            asking.append(client)
+        assert all(gone(each) for each in silent)  # the last of them gave way to the last who asked
+        assert serving.listening.door.refused == 0
+        assert gone(stack.enter_context(socket.create_connection(("127.0.0.1", serving.port), 10)))
+        assert serving.listening.door.refused == 1
+        asking[0].sendall(b"still\n")
+        assert asking[0].recv(100) == b"still\n"

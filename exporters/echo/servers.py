@@ -154,7 +154,7 @@ async def serve_tcp(
     connections: set[_TcpEcho] = set()
     silent: dict[_TcpEcho, None] = {}  # that never asked anything, those that came first standing first
 
-    def make_room() -> bool:
+    def make_room(_: int) -> bool:
         oldest = next(iter(silent), None)
         if oldest is not None:
             del silent[oldest]
