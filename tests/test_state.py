@@ -68,6 +68,7 @@ def an_event(
         "kind": kind,
         "stream": ["here", name, "service", "tcp", "4"],
         "start": [start - slack, start + slack],
+        "begin": start,
         "end": None if end is None else [end - slack, end + slack],
         "length": None if end is None else [end - start - 2 * slack, end - start, end - start + 2 * slack],
     }
@@ -85,6 +86,20 @@ def test_outages_at_one_time_cost_once_and_bounds_are_kept() -> None:
 def test_what_is_open_costs_until_now_and_what_was_before_costs_nothing() -> None:
     events = [an_event(1, 5), an_event(8, 12), an_event(90, None)]
     assert state.summary(events, state.Period(10, "x"), 100)["spent"] == [12.0, 12.0, 12.0]
+
+
+def test_an_outage_that_a_restart_hid_the_beginning_of_is_where_it_is_likely_to_be() -> None:
+    item = an_item(start={"earliest": times.iso(400.0), "latest": times.iso(1000.1)})
+    item["duration"]["upper"] = 602.1
+    found = state.event(item)
+    assert found["begin"] == 1000.0
+    assert state.summary([found], state.Period(0, "x"), 2000)["spent"] == [1.8, 2.0, 602.1]
+    assert state.summary([found], state.Period(900, "x"), 2000)["spent"] == [1.8, 2.0, 102.1]
+
+
+@pytest.mark.parametrize(("at", "begin"), [(800.0, 999.9), (1200.0, 1000.1)])
+def test_an_event_begins_within_its_bounds_whatever_a_peer_says(at: float, begin: float) -> None:
+    assert state.event(an_item(start_time=times.iso(at)))["begin"] == begin
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)).map(lambda pair: (min(pair), max(pair)))))

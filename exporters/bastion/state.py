@@ -53,7 +53,8 @@ def diff(before: State, after: State) -> dict[str, Any] | None:
 def event(item: Mapping[str, Any], offset: float = 0.0) -> dict[str, Any]:
     """An entry of a history as the page has it: Unix times of our clock, which `offset` seconds are taken off for.
 
-    `length` is None while it is open: it grows with the time, and whoever shows it counts.
+    `begin` is when it began in one number, to which its length belongs: within the bounds of `start`, which a restart
+    makes wide, and not in their middle. `length` is None while it is open: it grows, and whoever shows it counts.
     """
     begin = times.seconds(item["start_time"]) - offset
     start = _edge(item["start"], begin, offset)
@@ -71,6 +72,7 @@ def event(item: Mapping[str, Any], offset: float = 0.0) -> dict[str, Any]:
         "name": item["name"],
         "source": item["source"],
         "start": start,
+        "begin": start[0] if item["kind"] == "gap" else min(max(round(begin, 3), start[0]), start[1]),
         "end": end,
         "length": None if is_open else [length["lower"], length["estimate"], length["upper"]],
         "cause": item["cause"],
@@ -209,7 +211,7 @@ def summary(events: Iterable[Mapping[str, Any]], about: Period, now: float) -> d
         counts[each["kind"]] += 1
         if each["kind"] not in COSTS:
             continue
-        begin = (start[0] + start[1]) / 2
+        begin = each["begin"]
         last = begin + each["length"][1] if each["length"] else now
         spans = zip((inner, middle, outer), (start[1], begin, start[0]), (end[0], last, end[1]), strict=True)
         for known, first, after in spans:

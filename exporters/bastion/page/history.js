@@ -1,7 +1,7 @@
 // The history: what is open first and counting, then the newest; filters; one row an event, all of it in a dialog.
 import { $, clock, el, flag, link, moment, natural, put, secs } from "./dom.js";
 import { Rows } from "./rows.js";
-import { began, by, fromTo, lengths } from "./store.js";
+import { by, fromTo, lengths } from "./store.js";
 
 const BOARD = "/d/ovnwatch-connectivity/connectivity";
 const HEADS = ["What", "Start", "Length", "From → to", "By", "Cause", "Answered before → after"];
@@ -134,7 +134,7 @@ export class History {
     const [lower, middle, upper] = lengths(event, now);
     const length = event.end ? `${secs(middle)} (${lower.toFixed(2)}–${upper.toFixed(2)})` : `${secs(middle)} so far`;
     const cells = [`${event.kind}${event.unconfirmed ? "?" : ""}${event.end ? (event.state === "truncated" ? " …" : "") : " open"}`,
-      moment(began(event), now, 1), length, fromTo(event), by(event),
+      moment(event.begin, now, 1), length, fromTo(event), by(event),
       (event.text || event.cause) + (event.stalled ? ", while we stalled" : ""), `${event.before || "–"} → ${event.after || "–"}`];
     cells.forEach((text, at) => {
       put(row.children[at], text);

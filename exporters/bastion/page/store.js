@@ -57,11 +57,8 @@ export function worst(cells) {
 export function lengths(event, now) {
   if (event.length) return event.length;
   const [first, last] = event.start;
-  return [Math.max(0, now - last - 1), Math.max(0, now - (first + last) / 2), Math.max(0, now - first)];
+  return [Math.max(0, now - last - 1), Math.max(0, now - event.begin), Math.max(0, now - first)];
 }
-
-// When an event began, in one number: of a gap the earliest, to which its length belongs; else the middle of its bounds.
-export const began = (event) => (event.kind === "gap" ? event.start[0] : (event.start[0] + event.start[1]) / 2);
 
 export const fromTo = (event) => {
   if (event.kind === "phase") return event.node === "*" ? "all nodes" : event.node || "cluster";
