@@ -20,10 +20,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from running import ANY_PORT, CODE, Exporter, flags, killed_at_the_end, wait_for
 
+from exporters import times
 from exporters.bastion import discover
 from exporters.bastion.settings import load_bastion
 from exporters.discovery.find import Entry, Found, find, key_of
-from exporters.discovery.kept import KEPT_SECONDS, entries, keep
+from exporters.discovery.kept import KEPT_SECONDS, entries, keep, resumed, withdrawn
 from exporters.discovery.resources import NEEDS, resource
 from exporters.objects import Fields
 from exporters.peer.settings import load_peer
@@ -214,6 +215,21 @@ def test_what_is_withdrawn_is_kept_for_an_hour_and_what_moved_is_where_it_is() -
     assert key_of({**second, "host": "2001:db8::1"}) != key_of(second)
 
 
+def test_the_hour_of_what_is_withdrawn_goes_on_over_a_restart() -> None:
+    first: Entry = {"name": "a", "path": "pod", "host": "10.0.0.1", "ports": {}}
+    second, third = {**first, "name": "b"}, {**first, "name": "c"}
+    held = keep(keep({}, [first, second], 100.0), [second], 110.0)
+    gone = withdrawn(held, {}, 110.0, 5110.0)
+    assert gone == {key_of(first): times.iso(5100.0)}
+    assert withdrawn(keep(held, [second], 120.0), gone, 120.0, 9e9) == gone, "what was said stays"
+    assert withdrawn(keep(held, [first, second], 120.0), gone, 120.0, 5120.0) == {}
+    later = times.iso(5100.0 + 1000)
+    again = resumed([first, second, third], {**gone, key_of(third): "nonsense"}, 7.0, 5100.0 + 1000)
+    assert entries(keep(again, [second], KEPT_SECONDS - 1000 + 6.0)) == [first, second, third]
+    assert entries(keep(again, [second], KEPT_SECONDS - 1000 + 7.0)) == [second, third]
+    assert resumed([first], {key_of(first): later}, 7.0, 5100.0)[key_of(first)].at == 7.0, "the clock was set back"
+
+
 # --- the command, against a server
 
 Discover = Callable[..., int]
@@ -329,6 +345,10 @@ def test_a_file_is_kept_current_and_the_bastion_told(api: FakeApi, tmp_path: Pat
         status = {"loadBalancer": {"ingress": [{"ip": ip}]}}
         return service(name, selector={"ovnwatch/peer": name}, type="LoadBalancer") | {"status": status}
 
+    def started(argv: list[str]) -> "subprocess.Popen[bytes]":
+        with (tmp_path / "log").open("ab") as log:
+            return subprocess.Popen([sys.executable, "-c", code, "bastion", "discover", *argv], stderr=log)
+
     output = tmp_path / "bastion.yaml"
     (tmp_path / "token").write_text("of-the-bastion\n")
     code = f"from exporters.bastion import discover; discover.TICK_SECONDS = 0.3; discover.SETTLE_SECONDS = 0.1; {CODE}"
@@ -336,9 +356,7 @@ def test_a_file_is_kept_current_and_the_bastion_told(api: FakeApi, tmp_path: Pat
     with reloaded() as (url, asked):
         argv = [f"--kubeconfig={api.config(tmp_path)}", "--path=loadbalancer", "--watch", f"--output={output}"]
         argv += [f"--reload-url={url}", f"--web.token-file={tmp_path / 'token'}"]
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, "bastion", "discover", *argv], stderr=subprocess.PIPE, text=True
-        )
+        process = started(argv)
         try:
             wait_for(lambda: hosts() == {"192.0.2.1"})
             wait_for(lambda: len(asked) == 2)  # the first time it refused
@@ -355,12 +373,21 @@ def test_a_file_is_kept_current_and_the_bastion_told(api: FakeApi, tmp_path: Pat
             api.put([(False, balancer("b", "192.0.2.2")), (True, balancer("c", "192.0.2.4"))])
             wait_for(lambda: "192.0.2.4" in hosts())
             assert hosts() == {"192.0.2.2", "192.0.2.3", "192.0.2.4"}, "for an hour"
+            assert load_bastion([f"--config.file={output}", "--source=b"], {}).streams
+            (gone,) = yaml.safe_load(output.read_text())["x-withdrawn"]
+            assert (gone["name"], gone["path"], gone["family"]) == ("b", "loadbalancer", 4)
+            process.terminate()
+            assert process.wait(15) == 0
+            an_hour_ago = times.iso(times.seconds(gone["seen"]) - KEPT_SECONDS)
+            output.write_text(output.read_text().replace(gone["seen"], an_hour_ago))
+            process = started(argv)
+            wait_for(lambda: hosts() == {"192.0.2.3", "192.0.2.4"})
             process.terminate()
             assert process.wait(15) == 0
         finally:
             process.kill()
-            _, said = process.communicate()
-    assert "answers 500" in said
+            process.wait()
+    assert "answers 500" in (tmp_path / "log").read_text()
     assert not list(tmp_path.glob(".bastion.yaml.*"))
 
 

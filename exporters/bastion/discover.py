@@ -16,12 +16,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from exporters import kube, logs, strictyaml
 from exporters.discovery.find import Found, Key, find
-from exporters.discovery.kept import Last, entries, keep
+from exporters.discovery.kept import Last, entries, keep, resumed, withdrawn
 from exporters.discovery.resources import NEEDS, resource
 from exporters.ends import Parser, StartError
 from exporters.kube import Cluster, ConfigError, Watch
@@ -34,6 +35,8 @@ OURS = "app.kubernetes.io/name=ovnwatch"
 SETTLE_SECONDS = 1.0  # what belongs together comes by several watches
 TICK_SECONDS = 10.0  # between two tries of what failed, and looks at what is an hour old
 RELOAD_SECONDS = 30.0
+WITHDRAWN = "x-withdrawn"  # the key under which a file says when it was that what is gone was seen last
+GONE = ("name", "path", "family", "seen")
 HEADER = "# Written by `ovnwatch bastion discover`, which replaces it.\n"
 
 
@@ -164,7 +167,7 @@ def _once(args: argparse.Namespace) -> int:
     if not found.entries:
         print("ovnwatch bastion discover: there is nothing to probe", file=sys.stderr)
         return 2
-    text = _text(keep({}, found.entries, 0.0), _base(args))
+    text = _text(keep({}, found.entries, 0.0), {}, _base(args))
     if args.output:
         _write(args.output, text)
     else:
@@ -185,13 +188,15 @@ def _watch(args: argparse.Namespace) -> int:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, end)
-        kept, told, due = _kept(args.output), list[str](), False
+        (kept, gone), told, due = _kept(args.output), list[str](), False
         while not ended.is_set():
             found = watches.found()
             if found is not None:
                 told = _tell(found.left_out, told)
-                kept = keep(kept, found.entries, time.monotonic())
-                due |= _write(args.output, _text(kept, _base(args))) if kept else False
+                now = time.monotonic()
+                kept = keep(kept, found.entries, now)
+                gone = withdrawn(kept, gone, now, time.time())
+                due |= _write(args.output, _text(kept, gone, _base(args))) if kept else False
                 if due and args.reload_url:
                     due = not _reloaded(args.reload_url, token)
                 due = due and bool(args.reload_url)
@@ -223,20 +228,31 @@ def _base(args: argparse.Namespace) -> str:
     return text if text.endswith("\n") or not text else f"{text}\n"
 
 
-def _text(kept: Mapping[Key, Last], base: str) -> str:
-    body = yaml.safe_dump({"targets": entries(kept)}, sort_keys=False, default_flow_style=None, width=10_000)
-    return HEADER + base + body
+def _text(kept: Mapping[Key, Last], gone: Mapping[Key, str], base: str) -> str:
+    body: dict[str, Any] = {"targets": entries(kept)}
+    if gone:
+        body[WITHDRAWN] = [dict(zip(GONE, (*key, seen), strict=True)) for key, seen in gone.items()]
+    return HEADER + base + yaml.safe_dump(body, sort_keys=False, default_flow_style=None, width=10_000)
 
 
-def _kept(path: Path) -> dict[Key, Last]:
-    """What the file has that somebody wrote before us: it counts for an hour from now."""
+def _kept(path: Path) -> tuple[dict[Key, Last], dict[Key, str]]:
+    """What the file has that was written before us, and when what of it was gone had been seen last.
+
+    Of the rest nobody knows when: it counts for an hour from now.
+    """
     try:
         document = strictyaml.load(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
-        return {}
-    found = document.data.get("targets") if isinstance(document.data, dict) else None
-    listed = [each for each in found or () if isinstance(each, dict) and {"name", "path", "host"} <= each.keys()]
-    return keep({}, listed, time.monotonic())
+        return {}, {}
+    data = document.data if isinstance(document.data, dict) else {}
+    listed, noted = ([each for each in data.get(key) or () if isinstance(each, dict)] for key in ("targets", WITHDRAWN))
+    gone = {
+        (str(each["name"]), str(each["path"]), each["family"]): str(each["seen"])
+        for each in noted
+        if set(GONE) <= each.keys() and each["family"] in (4, 6)
+    }
+    known = [each for each in listed if {"name", "path", "host"} <= each.keys()]
+    return resumed(known, gone, time.monotonic(), time.time()), gone
 
 
 def _write(path: Path, text: str) -> bool:

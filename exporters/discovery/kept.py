@@ -1,8 +1,10 @@
 """A target that is withdrawn is probed for an hour more: what goes during a migration is what we are here for. Pure."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
+from exporters import times
 from exporters.discovery.find import Entry, Key, key_of
 
 KEPT_SECONDS = 3600.0
@@ -27,3 +29,18 @@ def keep(before: Mapping[Key, Last], found: Iterable[Entry], now: float) -> dict
 def entries(kept: Mapping[Key, Last]) -> list[Entry]:
     """Their entries, in the order of their names."""
     return [kept[key].entry for key in sorted(kept)]
+
+
+def withdrawn(kept: Mapping[Key, Last], before: Mapping[Key, str], now: float, wall: float) -> dict[Key, str]:
+    """When what was not found `now` was seen last, as text; what was said `before` of it stays as it was said."""
+    gone = {key: last.at for key, last in kept.items() if last.at < now}
+    return {key: before.get(key) or times.iso(wall - (now - at)) for key, at in sorted(gone.items())}
+
+
+def resumed(listed: Iterable[Entry], seen: Mapping[Key, str], now: float, wall: float) -> dict[Key, Last]:
+    """What a file of before lists: seen last when it says so, and now if it says nothing, or a time to come."""
+    kept = keep({}, listed, now)
+    for key in kept.keys() & seen.keys():
+        with suppress(ValueError):
+            kept[key] = kept[key]._replace(at=now - max(0.0, wall - times.seconds(seen[key])))
+    return kept
