@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from lab.relays import LOCAL
 from lab.screen import Screen
 
 CLOSING_SECONDS = 20.0  # for the last entries and alerts to come
+OPEN_SECONDS = 60.0  # more, where a starved machine has not closed all that is open
 LISTED, EXAMPLES = 20, 4  # lines of what was wrong, and of what was not
 THRESHOLDS = catalog.load().thresholds
 LIMITS = {name: min(each.limits.values()) for name, each in THRESHOLDS.items()}
@@ -43,20 +44,30 @@ async def close(plant: Plant, show: Screen, made: Sequence[Injected], begun: flo
 
     begun: monotonic, when scrapes began; window: Unix time, from which the report is about.
     """
-    found = None
-
-    async def complete() -> bool:
-        nonlocal found
-        found = await _find(plant, made, begun)
-        return not found.missing
-
-    show.event("wait", f"for the last entries and alerts, at most {CLOSING_SECONDS:.0f} s")
-    await until(complete, CLOSING_SECONDS)
-    assert found is not None
+    found = await settled(lambda: _find(plant, made, begun), show)
     _tell(show, found)
     await _write(plant, made)
     reported = await _report(plant, show, window)
     return reported and not found.wrong + found.missing
+
+
+async def settled(find: Callable[[], Awaitable[Found]], show: Screen) -> Found:
+    """What is found once all has come, or it has been waited for long enough."""
+    found = await find()
+
+    async def complete() -> bool:
+        nonlocal found
+        found = await find()
+        return not found.missing
+
+    async def over() -> bool:
+        return await complete() or not found.verdict.open
+
+    show.event("wait", f"for the last entries and alerts, at most {CLOSING_SECONDS:.0f} s")
+    if not await until(complete, CLOSING_SECONDS) and found.verdict.open:
+        show.event("wait", f"for what is not over yet, at most {OPEN_SECONDS:.0f} s")
+        await until(over, OPEN_SECONDS)
+    return found
 
 
 async def _report(plant: Plant, show: Screen, window: float) -> bool:

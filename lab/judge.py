@@ -31,7 +31,7 @@ FAR = 1.5  # times the promised width: what a busy machine does not explain
 
 
 class Entry(NamedTuple):
-    """A closed entry of a peer's history; times are monotonic seconds. It is open while end_latest is None."""
+    """An entry of a peer's history; times are monotonic seconds. Until it is closed end_latest is None."""
 
     id: str
     stream: str
@@ -59,7 +59,7 @@ def entry(item: Mapping[str, Any]) -> Entry:
         start_earliest=mono["start_earliest"],
         start_latest=mono["start_latest"],
         end_earliest=mono["end_earliest"],
-        end_latest=mono["end_latest"],
+        end_latest=None if item["state"] == "open" else mono["end_latest"],  # ended, its kind may change still
         lower=length["lower"],
         estimate=length["estimate"],
         upper=length["upper"],
@@ -114,6 +114,7 @@ class Judgement:
     wrong: list[str]
     missing: list[str]
     explained: list[str]
+    open: bool  # something is not over yet
 
 
 def shortest(truth: Truth) -> float:
@@ -200,7 +201,8 @@ def judge(made: Sequence[Injected], history: Iterable[Entry], streams: Mapping[s
         else:
             wrong.append(f"{said} that nobody made")
     rows = [row for each in made for row in _rows([case for case in cases if case.injected is each])]
-    return Judgement(rows, wrong + list(_too_wide(cases)), missing, explained)
+    still = any(each.end_latest is None for each in entries)
+    return Judgement(rows, wrong + list(_too_wide(cases)), missing, explained, still)
 
 
 def _ended(seen: Entry, stream: Stream, made: Iterable[Injected]) -> Entry:

@@ -18,7 +18,7 @@ from exporters.calibrate.injection import Bracket, Expectation, Truth
 from exporters.calibrate.relay import FAULTS, YOUNG
 from exporters.settings import Stream
 from grafana import asking
-from lab import alarms, board, children, closing, crash, demo, held, judge, monitoring, patterns, screen, script
+from lab import alarms, board, children, closing, crash, demo, held, judge, monitoring, patterns, plant, screen, script
 from lab.alarms import Alarm
 from lab.children import ChildEndedError, Children
 from lab.judge import Entry, Injected
@@ -171,8 +171,39 @@ def test_what_should_have_been_seen_is_missing_until_it_is_over() -> None:
     assert judged([made("path", TCP)]).missing == ["#1 path to b cut: a>b tcp did not see it"]
     still = judged([made("path", TCP)], entry(TCP, "outage", end=None))
     assert still.missing == ["#1 path to b cut: a>b tcp is not over yet"]
+    assert still.open
+    assert not judged([made("path", TCP)], entry(TCP, "outage")).open
     assert not judged([made("path", HTTP, end=100.4)]).missing
     assert not judged([made("break", HTTP)]).missing
+
+
+def test_what_has_ended_and_has_no_kind_yet_is_not_over() -> None:
+    mono = {"start_earliest": 1.0, "start_latest": 1.1, "end_earliest": 2.0, "end_latest": 2.1, "detected": 1.2}
+    length = {"lower": 0.9, "estimate": 1.0, "upper": 1.1}
+    item = {"id": "1", "stream": TCP, "kind": "outage", "cause": "", "mono": mono, "duration": length}
+    assert judge.entry({**item, "state": "open", "stall_overlap": False}).end_latest is None
+    assert judge.entry({**item, "state": "closed", "stall_overlap": False}).end_latest == 2.1
+
+
+@pytest.mark.parametrize(("closes", "seconds"), [(True, 60.0), (False, 0.1)])
+def test_the_verdict_waits_for_what_is_open_and_not_for_ever(
+    closes: bool, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(closing, "CLOSING_SECONDS", 0.02)
+    monkeypatch.setattr(closing, "OPEN_SECONDS", seconds)
+    monkeypatch.setattr(plant, "POLL_SECONDS", 0.01)
+    looked = 0
+
+    async def find() -> closing.Found:
+        nonlocal looked
+        looked += 1
+        still = [] if closes and looked == 10 else ["it is not over yet"]
+        return closing.Found(judge.Judgement([], [], still, [], bool(still)), [], 0, 0, [], still)
+
+    said = io.StringIO()
+    settled = asyncio.run(closing.settled(find, screen.Screen(said, colour=False)))
+    assert bool(settled.missing) != closes
+    assert "for what is not over yet" in said.getvalue()
 
 
 def test_a_second_entry_and_one_that_nobody_made_are_wrong() -> None:
