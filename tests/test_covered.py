@@ -14,7 +14,7 @@ def found(*streams: Seen, silent: tuple[tuple[str, Watch], ...] = ()) -> dict[st
     return told
 
 
-def seen(source: str, target: str = "t", reached: bool = True, begin: float = 0.0, gaps: Any = ()) -> Seen:
+def seen(source: str, target: str = "t", reached: float | None = 0.0, begin: float = 0.0, gaps: Any = ()) -> Seen:
     return Seen(source, (target, "pod"), reached, Watch(begin, WINDOW.end, tuple(Span(*each) for each in gaps)))
 
 
@@ -34,12 +34,18 @@ def test_the_worst_path_counts_and_gaps_of_all_who_saw_it_meet() -> None:
 
 
 def test_a_path_never_reached_is_unknown_and_listed() -> None:
-    told = found(seen("a"), *(seen("a", f"u{number:02}", reached=False) for number in range(20)))
+    told = found(seen("a"), *(seen("a", f"u{number:02}", reached=None) for number in range(20)))
     assert (told["share"], told["paths"], told["unknowns"]) == (1.0, 1, 20)
     assert told["unknown"] == [[f"u{number:02}", "pod"] for number in range(MOST_LISTED)]
-    told = found(seen("a", reached=False))
+    told = found(seen("a", reached=None))
     assert (told["share"], told["worst"], told["enough"]) == (None, None, False)
     assert coverage(gathered([], [], 0.0), WINDOW) is None
+
+
+def test_until_a_path_was_reached_first_nothing_of_it_was_observed() -> None:
+    told = found(seen("a", reached=40.0), seen("b", reached=60.0), seen("a", "u", reached=-5.0))
+    assert (told["share"], told["worst"], told["lacking"]) == (0.6, ["t", "pod"], 1)
+    assert told["missed"] == []  # the sources were there
 
 
 def test_before_we_knew_of_a_source_it_missed_nothing_though_the_path_was_not_observed() -> None:

@@ -238,6 +238,16 @@ def test_an_event_that_begins_while_the_one_before_waits_for_its_kind_changes_no
     assert [item["before"]["instance"] for item in made.history()] == ["before 1", "before 2"]
 
 
+@pytest.mark.parametrize(("late", "early"), [(0.5, 0.5), (30.0, 0.0)])
+def test_a_target_that_answers_at_once_was_there_when_we_began(late: float, early: float) -> None:
+    stats = the_stream(record())
+    stats.begin(monotonic() - late)
+    stats.succeeded(wall := time(), 0.001, {})
+    assert stats.reached == pytest.approx(wall - early, abs=0.4)
+    stats.succeeded(wall + 100, 0.001, {})
+    assert stats.reached < wall + 1, "the first answer counts"
+
+
 # --- status
 
 
@@ -245,7 +255,7 @@ def test_status_has_one_entry_for_each_stream_in_its_words() -> None:
     made = record(stream(1), stream(2, target="other"))
     first, second = made.stats.values()
     assert [each["state"] for each in made.status()] == ["unknown", "unknown"]
-    assert made.status()[0]["last_success"] is made.status()[0]["round_trip_seconds"] is None
+    assert [made.status()[0][key] for key in ("last_success", "reached_since", "round_trip_seconds")] == [None] * 3
     first.succeeded(time(), 0.002, {"node": "n"})
     first.observed(monotonic(), 0.1)
     first.state("up")

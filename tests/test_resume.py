@@ -399,13 +399,27 @@ def test_what_is_out_after_a_restart_is_out_and_not_unknown(tmp_path: Path, bega
 
 def test_what_was_not_reached_for_days_is_as_unknown_as_what_never_was(tmp_path: Path) -> None:
     async def first(life: Life) -> None:
-        life.stats.last_success = time.time() - 2 * LATELY
+        life.stats.reached = life.stats.last_success = time.time() - 2 * LATELY
         await life.record.save()
 
     def second(life: Life) -> None:
         life.stats.begin(time.monotonic())
         assert life.stats.reached_before(time.monotonic()) is None
         assert life.stats.last_success == 0.0  # so that it is told of as never reached
+        assert life.stats.reached == 0.0
+
+    lives(tmp_path / "j.db", first, second)
+
+
+def test_since_when_a_target_is_known_is_known_after_a_restart(tmp_path: Path) -> None:
+    async def first(life: Life) -> None:
+        life.stats.reached, life.stats.last_success = 1000.0, time.time()
+        await life.record.save()
+
+    def second(life: Life) -> None:
+        life.stats.begin(time.monotonic())
+        life.stats.succeeded(time.time(), 0.001, {})
+        assert life.stats.reached == 1000.0
 
     lives(tmp_path / "j.db", first, second)
 

@@ -2,7 +2,7 @@
 
 A journal says what broke, not what was watched. That is in the counters beside it, or in the exporter's /status: a
 stream counted its seconds up to the last sign of life, so it began as many seconds before that, and its gaps more. What
-was never reached may have been out or not there at all: nothing of it was observed.
+was not reached yet may have been out or not there at all: nothing of it was observed.
 """
 
 import re
@@ -46,13 +46,14 @@ class _Counted(NamedTuple):
 
     key: str
     observed: float
-    reached: bool
+    reached: float | None  # Unix time since which it is known to have been there; 0: not told, None: it never was
     node: str = ""
 
 
 class _Stream(msgspec.Struct):
     stream: Key
     last_success: Time | None = None
+    reached_since: Time | None = None
     observed_seconds: Annotated[float, Meta(ge=0, lt=1e11)] = 0.0
     peer: dict[Word, Name] = {}
 
@@ -76,7 +77,7 @@ def told(source: Remote | File) -> Told:
             status = _status(source.answer("/status", {}))
             alive, node = times.seconds(status.timestamp), status.node
             counted = [
-                _Counted(each.stream, each.observed_seconds, bool(each.last_success), each.peer.get("node", ""))
+                _Counted(each.stream, each.observed_seconds, _reached(each), each.peer.get("node", ""))
                 for each in status.streams
             ]
         else:
@@ -84,11 +85,18 @@ def told(source: Remote | File) -> Told:
             alive, node = saved.at if saved else 0.0, ""
             streams = _saved(saved.value).streams if saved and saved.value else {}
             counted = [
-                _Counted(key, each.counters[OBSERVED], each.counters[REACHED] > 0) for key, each in streams.items()
+                _Counted(key, each.counters[OBSERVED], each.reached if each.counters[REACHED] > 0 else None)
+                for key, each in streams.items()
             ]
     except (msgspec.DecodeError, ValueError, IndexError, OverflowError) as error:
         raise SourceError(f"{source.name}: what it watched cannot be read: {error}"[:300]) from None
     return Told(source.name, node, alive, items, [*_streams(items, counted, alive)])
+
+
+def _reached(stream: _Stream) -> float | None:
+    if stream.last_success is None:
+        return None
+    return times.seconds(stream.reached_since) if stream.reached_since else 0.0
 
 
 def _items(source: Remote | File) -> Iterator[Item]:
@@ -116,7 +124,9 @@ def _streams(items: Sequence[Item], counted: Sequence[_Counted], alive: float) -
             continue
         noted = tuple(span for stream, cause, span in gaps if stream == each.key and cause in NOTED)
         begin, end = alive - each.observed - lost - LATE, alive + LATE
-        missed = ours if each.reached else (*ours, Span(begin, end, "never_reached"))
+        until = end if each.reached is None else each.reached - LATE  # as early as its beginning
+        why = "never_reached" if each.reached is None else "not_reached_yet"
+        missed = (*ours, Span(begin, until, why)) if until > begin + LATE else ours
         yield Stream(parts, each.node, Watch(begin, end, missed, noted))
 
 

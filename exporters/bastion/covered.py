@@ -1,6 +1,7 @@
 """How much of a window was observed: each path by any source, each source by any of its streams. Pure.
 
 A path that no stream ever reached is unknown: it is listed, and neither raises nor lowers what is said of the others.
+Until it was reached first, nothing of it was observed.
 """
 
 from collections import defaultdict
@@ -16,11 +17,11 @@ Place = tuple[str, str]  # a target and a path
 
 
 class Seen(NamedTuple):
-    """What one stream's source saw of it; `reached`: it was ever known to be there."""
+    """What one stream's source saw of it; `reached`: since when it is known to have been there, None: it never was."""
 
     source: str
     place: Place
-    reached: bool
+    reached: float | None
     watch: Watch
 
 
@@ -40,16 +41,17 @@ def gathered(streams: Iterable[Seen], silent: Iterable[tuple[str, Watch]], begin
     places: set[Place] = set()
     for source, place, reached, watch in streams:
         places.add(place)
-        if not reached:
+        if reached is None:
             continue
-        for known, key in ((paths, place), (sources, source)):
+        since = watch._replace(begin=max(watch.begin, reached))
+        for known, key, each in ((paths, place, since), (sources, source, watch)):
             if key in whole:
                 continue
-            if watch.begin <= begin and not watch.gaps:
-                known[key] = [watch]  # type: ignore[index]
+            if each.begin <= begin and not each.gaps:
+                known[key] = [each]  # type: ignore[index]
                 whole.add(key)
             else:
-                known[key].append(watch)  # type: ignore[index]
+                known[key].append(each)  # type: ignore[index]
     for source, watch in silent:
         if source not in sources:
             sources[source] = [watch]

@@ -16,11 +16,15 @@ from exporters.verdict.compare import Finding, Seen, compare_all
 
 
 class Placed(NamedTuple):
-    """A stream as it stands, the key by which its source knows it, and for how many seconds that has observed it."""
+    """A stream as it stands, the key by which its source knows it, and for how many seconds that has observed it.
+
+    `reached`: Unix time of our clock since which its target is known to have been there, 0 if that is not told.
+    """
 
     key: str
     seen: Seen
     observed: float = 0.0
+    reached: float = 0.0
 
 
 def placed(status: Status, offset: float) -> tuple[Placed, ...]:
@@ -43,6 +47,7 @@ def placed(status: Status, offset: float) -> tuple[Placed, ...]:
                 target_zone=each.peer.get("zone", ""),
             ),
             each.observed_seconds,
+            max(0.0, times.seconds(each.reached_since) - offset) if each.reached_since else 0.0,
         )
         for each in status.streams
     )
@@ -63,7 +68,7 @@ def look(
     """What is to blame, worst first; `breaks`: connections lately broken, by stream; `names`: see `same`."""
     keys: dict[tuple[str, bool], list[str]] = defaultdict(list)
     renamed: list[Seen] = []
-    for key, seen, _ in streams:
+    for key, seen, *_ in streams:
         target = logical(seen.target, seen.path)
         one = seen._replace(
             source=names.get(seen.source, seen.source), target=names.get(target, target), breaks=breaks.get(key, 0)

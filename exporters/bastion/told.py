@@ -115,6 +115,7 @@ class Stream(BaseModel):
     cause: Word = ""
     observed: bool = True
     observed_seconds: Seconds = 0.0  # in all, over the peer's restarts
+    reached_since: Time | None = None  # an older peer does not say
     peer: Annotated[dict[Word, Name], Field(max_length=16)] = {}
     open: Item | None = None
 

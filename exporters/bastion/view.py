@@ -59,7 +59,7 @@ class View:
         self._parts: dict[tuple[str, str], dict[str, Cell]] = {}
         self._began: dict[str, float] = {}  # by number: since when the stream is watched
         self._watched: dict[str, Watched] = {}  # streams of ours, by number
-        self._reached: set[str] = set()  # streams that were ever known
+        self._reached: dict[str, float] = {}  # by number: since when the target is known to have been there
         self._unfresh: dict[tuple[str, str], tuple[float, str]] = {}  # since when no word counts, and the journal then
         self._absent: dict[str, list[Span]] = defaultdict(list)  # by source, when it did not observe as far as we know
         self._left: dict[str, float] = {}  # sources that are there no more, and since when
@@ -115,7 +115,7 @@ class View:
             streams[number] = self._named[number]
             cells[number] = _own_cell(stats, before.get(number), now, wall)
             if stats.seen():
-                self._reached.add(number)
+                self._reached[number] = stats.reached
             if place % PER_TURN == PER_TURN - 1:
                 await asyncio.sleep(0)
         if await self._ask_peers(now, wall):
@@ -126,7 +126,7 @@ class View:
             self._named = {number: self._named[number] for number in streams}
             self._began = {number: self._began[number] for number in streams}
             self._watched = {number: each for number, each in self._watched.items() if number in streams}
-            self._reached &= streams.keys()
+            self._reached = {number: since for number, since in self._reached.items() if number in streams}
         self._put("streams", streams)
         self._put("cells", cells | self._mesh)
         self._put("peers", {peer.name: _peer(peer) for peer in (*self._pull.known(), *self._pull.journals())})
@@ -185,7 +185,7 @@ class View:
     ) -> dict[str, Cell]:
         """The cells of one source, `heard` since when and last; `unknown_since`: its word counts no more."""
         part: dict[str, Cell] = {}
-        for _, seen, observed in source.streams:
+        for _, seen, observed, reached in source.streams:
             number = self._number(f"in|{seen.source}|{seen.target}|{seen.path}|{seen.protocol}|{seen.family}")
             if number not in self._named:
                 self._named[number] = ["in", seen.source, seen.target, seen.path, seen.protocol, seen.family, 0]
@@ -196,6 +196,8 @@ class View:
                 part[number] = was if was and was[0] == "unknown" else ("unknown", round(unknown_since, 3), "")
                 continue
             cell = (seen.state, round(seen.since, 3), seen.cause)
+            if seen.state != "unknown":
+                self._reached.setdefault(number, reached)
             same = was is not None and was[::2] == cell[::2] and abs(was[1] - cell[1]) < STEADY_SECONDS
             part[number] = was if was is not None and same else cell
         return part
@@ -217,7 +219,6 @@ class View:
         self.left_out += max(0, len(mesh) - MOST_STREAMS)
         self._mesh = dict(list(mesh.items())[:MOST_STREAMS])
         self._mesh_streams = {number: self._named[number] for number in self._mesh}
-        self._reached |= {number for number, cell in self._mesh.items() if cell[0] != "unknown"}
 
     def _number(self, key: str) -> str:
         if key not in self._numbers:
@@ -353,7 +354,7 @@ class View:
             lost = self._watched[number].spans if side == "out" else self._unknown(number, wall)
             known = ours if side == "out" else source
             watch = Watch(self._began[number], wall, (*gaps[known], *lost))
-            yield covered.Seen(known, (target, path), number in self._reached, watch)
+            yield covered.Seen(known, (target, path), self._reached.get(number), watch)
 
     def _unknown(self, number: str, wall: float) -> list[Span]:
         word, since, _ = self.state["cells"][number]

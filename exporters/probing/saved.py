@@ -18,12 +18,17 @@ class Last(NamedTuple):
 
 
 class SavedStream(msgspec.Struct, array_like=True):
-    """A stream's counters, in the order of COUNTERS, and by id what of it was open; `entered`: its last entry's seq."""
+    """A stream's counters, in the order of COUNTERS, and by id what of it was open.
+
+    `entered`: its last entry's seq; `reached`: Unix time since which its target is known to have been there; 0: never,
+    or not noted.
+    """
 
     counters: list[float]
     last: Last | None = None
     events: dict[str, SavedEvent] = {}
     entered: int = 0
+    reached: float = 0.0
 
 
 class SavedShape(msgspec.Struct, array_like=True):

@@ -26,6 +26,7 @@ ALIVE = 1.0  # seconds after the last tick in which streams may pass for observe
 MARK_SECONDS = 10.0
 MARKS = 90  # of them is the window of coverage
 COVERAGE_WINDOW = MARKS * MARK_SECONDS
+SOON = 1.0  # seconds beyond an interval within which a target answers that was there when we began
 LATELY = 86400.0  # seconds; a target that has not answered the process before us for longer counts as never reached
 
 log = logging.getLogger(__name__)
@@ -86,6 +87,7 @@ class Stats:
     deadline: float = 0.0  # seconds after which an answer was late, where it is slow
     decided: float = 0.0
     last_success: float = 0.0  # Unix time
+    reached: float = 0.0  # Unix time since which the target is known to have been there
     round_trip: float = 0.0
     cause: str = ""
     now_state: str = "unknown"
@@ -125,7 +127,9 @@ class Stats:
         """It is probed from now on."""
         if self._began is None:
             if time() - self.last_success > LATELY:
-                self.last_success = 0.0
+                self.last_success = self.reached = 0.0
+            elif not self.reached:  # the process before us did not note it, and took all it observed for known
+                self.reached = self.last_success - self.observed_seconds
             self._began = self.record.clock(now), self.observed_seconds
             self._stalled = self.record.stall_seconds
             self._marks = array("d", [math.nan]) * (MARKS + 1)
@@ -200,6 +204,11 @@ class Stats:
             moved = self.offset.read(wall, round_trip, told, peer.get("instance", ""))
             if moved:
                 log.warning("the clock of %s was set by %+.3f s, or ours was", self.spec.target, moved)
+        if not self.reached:
+            self.reached = wall
+            if self._began is not None:
+                since = self.record.clock(monotonic()) - self._began[0]
+                self.reached -= since if since <= self.spec.interval + SOON else 0.0
         self.last_success = wall
         self.round_trip = round_trip
         self.shape.durations.observe(round_trip)
@@ -250,7 +259,7 @@ class Stats:
     def saved(self) -> SavedStream:
         """What `resume` takes."""
         counters = [getattr(self, name) for name in COUNTERS]
-        return SavedStream(counters, self.last_outage, dict(self._open_events()), max(self.entered, 0))
+        return SavedStream(counters, self.last_outage, dict(self._open_events()), max(self.entered, 0), self.reached)
 
     def resume(self, saved: SavedStream) -> None:
         """Go on from there: what happened since then, by our count, is in it."""
@@ -259,6 +268,7 @@ class Stats:
         for name, then in zip(COUNTERS, saved.counters, strict=True):
             now = getattr(self, name)
             setattr(self, name, max(type(now)(then), now))
+        self.reached = min(filter(None, (self.reached, saved.reached)), default=0.0)
         if saved.entered > self.entered:  # else an account that we have is later
             self.entered, self.left_open = saved.entered, saved.events
         if saved.last and (self.last_outage is None or saved.last.start >= self.last_outage.start):

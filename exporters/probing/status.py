@@ -53,6 +53,7 @@ def _of(stats: Stats, now: float) -> dict[str, Any]:
         },
         "slow": stats.slow,
         "last_success": iso(stats.last_success) if stats.last_success else None,
+        "reached_since": iso(stats.reached) if stats.reached else None,
         "round_trip_seconds": round(stats.round_trip, 6) if stats.last_success else None,
         "probes": stats.probes,
         "outages": stats.outages,
