@@ -153,7 +153,12 @@ def load(path: Path | None = None) -> Catalog:
 
     Raises strictyaml.BadInput with every problem and its line, OSError when the file cannot be read.
     """
-    return _read(path or _ours())
+    return _read(path) if path else _whole()
+
+
+@cache
+def _whole() -> Catalog:
+    return _read(_ours())
 
 
 @cache
