@@ -50,7 +50,7 @@ bench: .venv/.ready ## what it costs, as ratios to what others need on the same 
 	$(PYTHON_OF) -m tests.bench $(ARGS)
 
 soak: .venv/.ready ## hundreds of interruptions of each kind, ten thousand streams, two hundred crashes: hours
-	OVNWATCH_INJECTIONS=100 OVNWATCH_STREAMS=10000 $(PYTEST) -m needs_root $(ARGS)
+	OVNWATCH_INJECTIONS=100 OVNWATCH_STREAMS=10000 OVNWATCH_SCALE_FOR=1 $(PYTEST) -m needs_root $(ARGS)
 	OVNWATCH_KILLS=200 $(PYTEST) tests/test_crash.py -m "not needs_root" $(ARGS)
 	.venv/bin/ovnwatch lab alarms --quiet=1800
 	.venv/bin/ovnwatch calibrate --method=relay --injections=300

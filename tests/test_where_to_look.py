@@ -2,9 +2,11 @@
 
 Side "server" holds two peers, reached from outside by an address for each way in: a LoadBalancer, two NodePorts and a
 Route. Inside, the peers probe each other. The bastion is on side "client", and what is between, the router, breaks.
+Alerts wait a tenth of what they ship with, or what OVNWATCH_SCALE_FOR says of it.
 """
 
 import json
+import os
 import signal
 import threading
 import time
@@ -17,6 +19,7 @@ from typing import Any, NamedTuple
 import pytest
 from running import Exporter, flags, killed_at_the_end, wait_for
 
+from alerts import command as alerts_command
 from exporters import catalog
 from exporters.calibrate.namespaces import TABLE, Lane, Side, lanes
 from exporters.calibrate.nftables import Nftables
@@ -24,7 +27,7 @@ from lab import monitoring
 
 PORTS = {"one": {"http": 8082, "tcp": 8081, "ws": 8080}, "two": {"http": 9082, "tcp": 9081, "ws": 9080}}
 TARGETS = {"one": "peer-1", "two": "peer-2"}
-RULES = Path(__file__).resolve().parents[1] / "alerts" / "rules"
+SCALE_FOR = os.environ.get("OVNWATCH_SCALE_FOR", "0.1")
 BALANCER, NODE_1, NODE_2, ROUTE = (f"10.100.2.{last}" for last in (11, 12, 13, 14))
 FAST = {"interval": 0.2}
 TO_ONE = "tcp dport 8080-8082"  # peer one's ports
@@ -247,6 +250,8 @@ def receiving(lane: Lane) -> Iterator[tuple[int, list[dict[str, Any]]]]:
 @pytest.mark.system("prometheus", "prometheus-alertmanager")
 def test_the_pattern_alert_arrives_and_says_where_to_look(outside: Place, tmp_path: Path) -> None:
     """A cut path, a bastion, Prometheus with the rules that ship, Alertmanager, a webhook: all real."""
+    shipped = tmp_path / "rules"
+    assert alerts_command.main([f"--output-dir={shipped}", f"--scale-for={SCALE_FOR}"]) == 0
     wait_for(outside.quiet)
     lane, ports = outside.lane, PORTS["one"]
     shop = [target("shop", path, host, ports) for path, host in SHOP.items()]
@@ -256,7 +261,7 @@ def test_the_pattern_alert_arrives_and_says_where_to_look(outside: Place, tmp_pa
         wait_for(bastion.ready)
         jobs = {"ovnwatch-bastion": [f"127.0.0.1:{bastion.ports['web']}"]}
         configs = {
-            "prometheus": (9190, monitoring.prometheus_config(jobs, "127.0.0.1:9193", RULES)),
+            "prometheus": (9190, monitoring.prometheus_config(jobs, "127.0.0.1:9193", shipped)),
             "alertmanager": (9193, monitoring.alertmanager_config(receiver)),
         }
         for name, program in zip(configs, monitoring.programs(), strict=True):

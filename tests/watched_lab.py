@@ -19,7 +19,6 @@ from fake_api import FakeApi, serving
 from histories import changes
 from scraped import Site as Scraped
 
-from exporters.node.collectors import COLLECTORS
 from lab import monitoring
 from lab.children import Children
 from lab.ovn import build, change, run, site, topology
@@ -96,10 +95,7 @@ async def more(there: site.Site, api: FakeApi) -> None:
         address = f"{lab.management(central)}:{site.NODE_WEB}"
         inside = ["ip", "netns", "exec", lab.namespace(central)]
         told = environ(HOSTNAME=central, **topology.environ(lab, central))
-        flags = [
-            f"--web.listen-address={address}",
-            *(f"--no-collector.{each}" for each in COLLECTORS if "ovs-" in each),
-        ]
+        flags = site.FLAGS["node"](lab, site.Exporter(central, "node", central, site.NODE_WEB, 0))
         await children.start(central, [*inside, *OVNWATCH, "node", *flags], told)
         jobs["ovnwatch-node"].append(address)
     address = f"{lab.management('')}:{MIGRATION_WEB}"

@@ -86,7 +86,8 @@ async def _perform(quiet: float, lab: Lab, programs: tuple[str, str], children: 
         show.event("wait", "for streams to be up and scraped: about 10 s")
         await site.ready(there)
         await until(lambda: _is(not arrived.lacks(ALWAYS)), WELL_SECONDS)
-        await until(lambda: _settled(there), WELL_SECONDS)
+        if not await until(lambda: _settled(there), WELL_SECONDS):
+            show.event("lacks", f"quiet: alerts of the beginning are there after {WELL_SECONDS:g} s", "bad")
         await asyncio.sleep(SETTLE_SECONDS)
         arrived.first = {name: first for name, first in arrived.first.items() if name in ALWAYS}
         show.event("quiet", f"nothing is broken for {quiet:g} s")

@@ -16,6 +16,7 @@ import yaml
 
 from alerts import command as rules
 from exporters.cli import COMMANDS
+from exporters.node.collectors import COLLECTORS
 from exporters.settings import Stream
 from lab import judge, monitoring
 from lab.children import Children, hold_port
@@ -238,8 +239,15 @@ def _prober(site: Site, exporter: Exporter) -> list[str]:
 
 
 def _node(lab: Lab, exporter: Exporter) -> list[str]:
-    """The flags of a node exporter; where its daemons are it reads from OVS_RUNDIR and OVN_RUNDIR."""
-    return [f"--web.listen-address={lab.management(exporter.host)}:{NODE_WEB}"]
+    """The flags of a node exporter; where its daemons are it reads from OVS_RUNDIR and OVN_RUNDIR.
+
+    A central has no OVS: what would ask for it would fail there, and an alert would tell of it all the time.
+    """
+    lacking = [each for each in COLLECTORS if each.startswith("ovs-") and topology.kind(exporter.host) == "central"]
+    return [
+        f"--web.listen-address={lab.management(exporter.host)}:{NODE_WEB}",
+        *(f"--no-collector.{each}" for each in lacking),
+    ]
 
 
 def _migration(lab: Lab, exporter: Exporter) -> list[str]:
