@@ -190,6 +190,7 @@ def test_without_phases_nothing_is_explained(outages: list[Outage]) -> None:
     assert {each.verdict for each in found} <= {"unexplained", "observer"}
 
 
+@pytest.mark.slow
 def test_many_outages_take_no_square() -> None:
     """Ten times the outages, not a hundred times the time; printed, and held to a bound no square keeps."""
     used = []

@@ -43,8 +43,7 @@ def kinds() -> dict[str, str]:
     for name, kind in list(found.items()):
         if kind == "histogram":
             found |= {name + ending: "counter" for ending in ENDINGS}
-    foreign = yaml.safe_load((ROOT / "metrics.yaml").read_text())["foreign_metrics"]
-    found |= {name: entry["kind"] for name, entry in foreign.items()}
+    found |= {name: entry.kind for name, entry in catalog.load().foreign.items()}
     return found | dict.fromkeys(catalog.load().recorded, "gauge")
 
 

@@ -30,6 +30,7 @@ def history(exporter: Exporter) -> list[dict[str, Any]]:
     return [each for each in found if each["kind"] == "phase"]
 
 
+@pytest.mark.slow
 def test_phases_are_marked_kept_and_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -62,6 +63,7 @@ def test_phases_are_marked_kept_and_told(
         assert second.end() == 0
 
 
+@pytest.mark.slow
 def test_without_a_token_nothing_is_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OVNWATCH_TOKEN", raising=False)
     assert mark(["drain", "--url=http://127.0.0.1:1"]) == 1

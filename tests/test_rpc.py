@@ -107,6 +107,7 @@ print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
+@pytest.mark.slow
 def test_ten_answers_without_end_take_little_more_than_one() -> None:
     ran = subprocess.run(
         [sys.executable, "-c", TEN], cwd=Path(__file__).parent, capture_output=True, text=True, check=False

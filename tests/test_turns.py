@@ -8,6 +8,7 @@ from itertools import pairwise
 from time import monotonic
 from typing import Any
 
+import pytest
 import uvloop
 from box import OURSELVES, until
 
@@ -37,6 +38,7 @@ def with_engine(scenario: Callable[[Engine], Any]) -> None:
     uvloop.run(main())
 
 
+@pytest.mark.slow
 def test_grids_that_are_too_many_are_served_in_turn_and_others_have_their_turns_between() -> None:
     served: list[int] = []
     turns: list[int] = []  # how many had been served when others had their turn
