@@ -357,6 +357,7 @@ FIXED = {
     "log_format": "log.format",
     "service": "kubernetes.service",
     "cluster": "kubernetes.config",
+    "discovery": "kubernetes.discovery",
 }
 
 

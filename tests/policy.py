@@ -11,7 +11,7 @@ HOST = ("hostNetwork", "hostPID", "hostIPC")
 NODE = ("DaemonSet", "ovnwatch-node", "ovnwatch-node")  # kind, namespace, name
 NODE_MAY = {"hostNetwork", "hostPID"}
 NODE_CAPABILITIES = {"DAC_OVERRIDE"}
-READERS = ("ovnwatch-migration", "ovnwatch-peer")  # of the API, as their roles let them
+READERS = ("ovnwatch-migration", "ovnwatch-peer")  # of the API, as their roles let them, where they have one
 READING = {"get", "list", "watch", "use"}
 
 
@@ -38,7 +38,7 @@ def _workload(each: Object, pod: Object) -> Iterator[str]:
         yield "may run as root"
     if pod.get("securityContext", {}).get("seccompProfile", {}).get("type") != "RuntimeDefault":
         yield "no seccomp profile"
-    if pod.get("automountServiceAccountToken") is not (each["metadata"]["name"] in READERS):
+    if pod.get("automountServiceAccountToken") not in (False, each["metadata"]["name"] in READERS):
         yield "an API token for who needs none, or not said"
     for volume in pod.get("volumes", []):
         if "hostPath" in volume and not node:

@@ -241,6 +241,21 @@ def test_who_finds_targets_may_read_what_that_takes_and_nothing_else(tmp_path: P
     assert allowed(named(objects, "ClusterRole", "ovnwatch-discovery")) == nodes
 
 
+@pytest.mark.system(str(KUBECTL))
+def test_peers_that_ask_dns_have_no_right_and_no_token(tmp_path: Path) -> None:
+    objects = composed(tmp_path, "dns")
+    assert [each for each in objects if each["kind"] in ("Role", "RoleBinding")] == []
+    peer = named(objects, "DaemonSet", "ovnwatch-peer")
+    assert pod(peer)["automountServiceAccountToken"] is False
+    names = [each["name"] for each in container(peer)["env"]]
+    assert names == ["OVNWATCH_KUBERNETES_DISCOVERY", "NODE_NAME"]
+    (told,) = (each["data"]["peer.yaml"] for each in objects if "peer.yaml" in each.get("data", {}))
+    (tmp_path / "peer.yaml").write_text(told)
+    settings = load_peer([f"--config.file={tmp_path / 'peer.yaml'}"], {"OVNWATCH_KUBERNETES_DISCOVERY": "dns"})
+    service = named(objects, "Service", settings.service)
+    assert (service["spec"]["clusterIP"], service["spec"]["publishNotReadyAddresses"]) == ("None", True)
+
+
 def test_the_image_has_the_projects_version() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     images = {container(each)["image"] for name in OVERLAYS for each in rendered(name) if each["kind"] in WORKLOADS}

@@ -8,6 +8,7 @@ from exporters import times
 from exporters.discovery.find import Entry, Key, key_of
 
 KEPT_SECONDS = 3600.0
+MOST_GONE = 1000  # that are probed still, the last that went
 
 
 class Last(NamedTuple):
@@ -22,8 +23,10 @@ def keep(before: Mapping[Key, Last], found: Iterable[Entry], now: float) -> dict
 
     One that moved is where it is found; of two with one key the first counts.
     """
-    recent = {key: last for key, last in before.items() if now - last.at < KEPT_SECONDS}
-    return recent | {key_of(each): Last(each, now) for each in reversed(list(found))}
+    there = {key_of(each): Last(each, now) for each in reversed(list(found))}
+    gone = [key for key, last in before.items() if key not in there and now - last.at < KEPT_SECONDS]
+    gone.sort(key=lambda key: before[key].at, reverse=True)
+    return {key: before[key] for key in gone[:MOST_GONE]} | there
 
 
 def entries(kept: Mapping[Key, Last]) -> list[Entry]:

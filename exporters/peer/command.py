@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
 async def _run(settings: PeerSettings, argv: Sequence[str], end: End) -> None:
     loop = asyncio.get_running_loop()
     # First, for it imports much, and a stall before all begins is none.
-    found = FoundPeers(settings.cluster, settings.service) if settings.service else None
+    found = FoundPeers(settings) if settings.service else None
     identity = identify(settings.source, settings.node, settings.zone)
     journal = Journal(settings.journal and settings.journal / file_name("peer", settings.source))
     record = Record(settings.streams, identity, settings.max_history, journal=journal)
@@ -47,7 +47,11 @@ async def _run(settings: PeerSettings, argv: Sequence[str], end: End) -> None:
         _tell_left_out(new)
 
     def load(argv: Sequence[str], environ: Mapping[str, str], descriptors: int) -> PeerSettings:
-        return load_peer(argv, environ, descriptors, found.targets if found else ())
+        if found is None:
+            return load_peer(argv, environ, descriptors)
+        probed = {each.target for each in reloads.settings.streams}
+        gone = [each for each in found.gone if each.name in probed]
+        return load_peer(argv, environ, descriptors, found.targets, gone)
 
     reloads = Reloads(PEER._replace(load=load), argv, os.environ, settings, use)
 

@@ -1,67 +1,73 @@
-"""Watches the endpoints of a Service, which are the other peers, ready or not; one that goes is kept for an hour."""
+"""Finds the other peers as the endpoints of a Service, ready or not; one that goes is probed for an hour more."""
 
 import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
+from typing import Protocol
 
 from pydantic import ValidationError
 
-from exporters import kube
-from exporters.discovery.find import Entry, Key, pods
+from exporters.discovery.find import Entry, Key
 from exporters.discovery.kept import Last, entries, keep
-from exporters.discovery.resources import Slice, as_shape, slices_of
-from exporters.ends import StartError
-from exporters.kube import Cluster, ConfigError, Watch
 from exporters.objects import Known
+from exporters.peer.addresses import Addresses
+from exporters.peer.endpoints import Endpoints
+from exporters.peer.settings import PeerSettings
 from exporters.targets import Target
 
 log = logging.getLogger(__name__)
 
-NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-TICK_SECONDS = 10.0  # between looks at what is an hour old, and tries of what was refused
+TICK_SECONDS = 10.0  # between looks at what is an hour old, tries of what was refused, and questions to DNS
 SETTLE_SECONDS = 0.5
 
 
-class FoundPeers:
-    """From `run` until `close`; `targets` are the peers there are. Raises StartError for no way to a cluster."""
+class Source(Protocol):
+    """Where peers are found. `look` is asked again when `changed` was called, and every TICK_SECONDS."""
 
-    def __init__(self, config: str, service: str) -> None:
-        if not kube.installed():
-            raise StartError("--kubernetes.service needs the Python package kubernetes: install ovnwatch[kubernetes]")
-        namespace, _, name = service.rpartition("/")
-        try:
-            if not namespace:
-                namespace = NAMESPACE.read_text(encoding="utf-8").strip()
-            self._cluster = Cluster(config)
-        except OSError as error:
-            raise StartError(f"--kubernetes.service: {service} is of which namespace? {error}") from None
-        except ConfigError as error:
-            raise StartError(f"--kubernetes.config: {config}: {error}") from None
-        self._resource = slices_of(namespace, name)
-        self._watch: Watch | None = None
-        self._kept: Mapping[Key, Last] = {}
-        self.targets: Sequence[Target] = ()
+    def start(self, changed: Callable[[], None]) -> None: ...
+
+    async def look(self) -> Sequence[Entry] | None:
+        """What there is as far as is known, however old that is; None while nothing is."""
 
     def known(self) -> Mapping[str, Known]:
-        return {} if self._watch is None else {self._resource.name: self._watch.known()}
+        """How well it is known, by the name of what is looked at."""
+
+    async def close(self) -> None: ...
+
+
+SOURCES: Mapping[str, Callable[[PeerSettings], Source]] = {
+    "endpoints": lambda settings: Endpoints(settings.cluster, settings.service),
+    "dns": lambda settings: Addresses(settings.service),
+}
+
+
+class FoundPeers:
+    """From `run` until `close`; `targets` are the peers there are, `gone` those that were within the hour.
+
+    Raises StartError for no way to a cluster.
+    """
+
+    def __init__(self, settings: PeerSettings) -> None:
+        self._source = SOURCES[settings.discovery](settings)
+        self._kept: Mapping[Key, Last] = {}
+        self.targets: Sequence[Target] = ()
+        self.gone: Sequence[Target] = ()
+
+    def known(self) -> Mapping[str, Known]:
+        return self._source.known()
 
     async def run(self, use: Callable[[], Awaitable[Sequence[str]]]) -> None:
         """Have what is found used, for ever; `use` returns why it could not be."""
         loop = asyncio.get_running_loop()
         woken = asyncio.Event()
-
-        def changed() -> None:
-            loop.call_soon_threadsafe(woken.set)
-
-        self._watch = Watch(self._cluster, self._resource, changed)
-        used: Sequence[Target] = ()
+        self._source.start(lambda: _wake(loop, woken))
+        used: tuple[Sequence[Target], Sequence[Target]] = ((), ())
         while True:
-            self._look(self._watch.known())
-            if self.targets != used:
-                tried = self.targets
-                used = () if await use() else tried
+            self._keep(await self._source.look())
+            if (self.targets, self.gone) != used:
+                tried = (self.targets, self.gone)
+                used = ((), ()) if await use() else tried
             try:
                 async with asyncio.timeout(TICK_SECONDS):
                     await woken.wait()
@@ -70,22 +76,25 @@ class FoundPeers:
                 pass
             woken.clear()
 
-    def _look(self, known: Known) -> None:
-        if not known.heard:
+    def _keep(self, found: Sequence[Entry] | None) -> None:
+        if found is None:
             return
-        slices = [as_shape(Slice, held.object) for held in known.objects.values()]
-        offers = pods(slices, lambda endpoint: endpoint.nodeName or "")
-        found: list[Entry] = [each for each in offers if isinstance(each, dict)]
-        self._kept = keep(self._kept, found, time.monotonic())
-        self.targets = [target for each in entries(self._kept) for target in _target(each)]
+        now = time.monotonic()
+        self._kept = keep(self._kept, found, now)
+        there = {key: last for key, last in self._kept.items() if last.at == now}
+        gone = {key: last for key, last in self._kept.items() if key not in there}
+        self.targets, self.gone = _targets(there), _targets(gone)
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._end)
+        await self._source.close()
 
-    def _end(self) -> None:
-        if self._watch is not None:
-            self._watch.close()
-        self._cluster.close()
+
+def _wake(loop: asyncio.AbstractEventLoop, woken: asyncio.Event) -> None:
+    loop.call_soon_threadsafe(woken.set)
+
+
+def _targets(kept: Mapping[Key, Last]) -> Sequence[Target]:
+    return [target for each in entries(kept) for target in _target(each)]
 
 
 def _target(entry: Entry) -> Sequence[Target]:

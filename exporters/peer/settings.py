@@ -15,6 +15,8 @@ from exporters.settings import File, Program, Said, Settings, read, settle, tabl
 from exporters.strictyaml import BadInput, Problem
 from exporters.targets import STRICT, Entry, Host, Target
 
+DISCOVERIES = ("endpoints", "dns")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerSettings(Settings):
@@ -23,6 +25,7 @@ class PeerSettings(Settings):
     not_observed: tuple[str, ...]  # names of peers that are left to other peers
     service: str  # whose endpoints are peers, NAME or NAMESPACE/NAME; "": none is looked at
     cluster: str  # that has it: a kubeconfig, or kube.IN_CLUSTER
+    discovery: str  # how they are found, one of DISCOVERIES
 
 
 class Mesh(BaseModel):
@@ -35,6 +38,7 @@ class KubernetesKeys(BaseModel):
     model_config = STRICT
     service: str | None = None
     config: str | None = None
+    discovery: str | None = None
 
 
 class PeerFile(File):
@@ -72,6 +76,9 @@ OPTIONS = table(
         Option("k", options.count, "10", "", "", "mesh.k", "of more, so many are chosen"),
         Option("service", service, "", "--kubernetes.service", "OVNWATCH_KUBERNETES_SERVICE", "kubernetes.service",
                "headless Service whose endpoints are peers too, NAME or NAMESPACE/NAME; they are watched"),
+        Option("discovery", options.one_of(*DISCOVERIES), "endpoints", "--kubernetes.discovery",
+               "OVNWATCH_KUBERNETES_DISCOVERY", "kubernetes.discovery",
+               "endpoints: by the API, with the names of nodes; dns: by the Service's name, without rights"),
         Option("cluster", targets.file_name, kube.IN_CLUSTER, "--kubernetes.config", "OVNWATCH_KUBERNETES_CONFIG",
                "kubernetes.config", "the cluster that has it: a kubeconfig, or in-cluster for our service account"),
     ],
@@ -83,13 +90,23 @@ OPTIONS = table(
 
 
 def load_peer(
-    argv: Sequence[str], environ: Mapping[str, str], descriptors: int | None = None, found: Sequence[Target] = ()
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    descriptors: int | None = None,
+    found: Sequence[Target] = (),
+    gone: Sequence[Target] = (),
 ) -> PeerSettings:
-    """Settings from flags, the environment, the files they name, and the peers found; see `settings.settle`."""
+    """Settings from flags, the environment, the files they name, and the peers found; see `settings.settle`.
+
+    Those that are `gone` are probed beside whatever is chosen.
+    """
     said = read(OPTIONS, PeerFile, argv, environ)
     chosen, not_observed = _chosen(said)
-    others, left = _of_service(said, found)
+    others, left = _of_service(said, found, gone)
     of = said.given["service"].value or ""
+    discovery = said.given["discovery"].value or DISCOVERIES[0]
+    if discovery == "dns" and said.given["cluster"].place != "default":
+        said.problems.append(Problem(said.given["cluster"].place, "without effect: DNS takes no way to a cluster"))
     settings = settle(
         PeerSettings,
         said,
@@ -99,6 +116,7 @@ def load_peer(
         not_observed=(*not_observed, *left),
         service=of,
         cluster=said.given["cluster"].value or kube.IN_CLUSTER,
+        discovery=discovery,
     )
     return replace(settings, doubts=(*settings.doubts, *_stranger(said)))
 
@@ -128,14 +146,15 @@ def _chosen(said: Said) -> tuple[list[Entry], tuple[str, ...]]:
     return [Entry(Target(name=peer), lambda *_: peers.place, Path()) for peer in [*chosen, *ours]], rest
 
 
-def _of_service(said: Said, found: Sequence[Target]) -> tuple[list[Entry], tuple[str, ...]]:
-    """Entries of those that the Service leads to and that are probed from here, and the names left to others."""
+def _of_service(said: Said, found: Sequence[Target], gone: Sequence[Target]) -> tuple[list[Entry], tuple[str, ...]]:
+    """Entries of those that the Service leads, or led, to and that are probed from here, and names left to others."""
     given = said.given
     node, zone = given["node"].value, given["zone"].value or ""
     others = [each for each in found if targets.same_name(each.name) not in said.own and each.node != node]
     zones = {each.name: each.zone for each in others}
     chosen, rest = mesh.choose(said.source, zones, given["full_up_to"].value, given["k"].value, zone)
-    return [Entry(each, lambda *_: given["service"].place, Path()) for each in others if each.name in chosen], rest
+    probed = [*(each for each in others if each.name in chosen), *gone]
+    return [Entry(each, lambda *_: given["service"].place, Path()) for each in probed], rest
 
 
 PEER = Program("peer", OPTIONS, load_peer)

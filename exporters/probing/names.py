@@ -17,6 +17,39 @@ PATIENCE = 5.0  # seconds after which a look-up is a dns_timeout
 GIVE_UP = 6  # times the patience after which it is left alone: the C library has long had its own time-outs
 
 
+class LookUps:
+    """Of one name, one at a time: a hanging one holds a thread, and asking again would hold another."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, host: str, family: int) -> None:
+        self._loop = loop
+        self._host = host
+        self._kind = socket.AF_INET6 if family == 6 else socket.AF_INET
+        self._asked: asyncio.Future[Any] | None = None
+        self._waits = 0
+
+    async def addresses(self) -> list[tuple[Any, ...]]:
+        """All that the name has, as the socket module has addresses.
+
+        Raises TimeoutError after PATIENCE, OSError and UnicodeError for a name without any.
+        """
+        if self._asked is None or self._waits == GIVE_UP:
+            self.close()
+            self._waits = 0
+            asked = self._loop.getaddrinfo(self._host, None, family=self._kind, type=socket.SOCK_STREAM)
+            self._asked = asyncio.ensure_future(asked)
+        done, _ = await asyncio.wait({self._asked}, timeout=PATIENCE)
+        self._waits += 1
+        if not done:
+            raise TimeoutError(f"no answer within {PATIENCE:g} s")
+        answer, self._asked = self._asked, None
+        return [each[4] for each in answer.result()]
+
+    def close(self) -> None:
+        if self._asked is not None:
+            self._asked.cancel()  # or its error, when it comes at last, would be a bug nobody caught
+            self._asked = None
+
+
 @dataclass(slots=True, eq=False)
 class _Name:
     streams: list[Stream] = field(default_factory=list)
@@ -70,24 +103,10 @@ class Names:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _keep(self, host: str, family: int, name: _Name) -> None:
-        kind = socket.AF_INET6 if family == 6 else socket.AF_INET
-        look_up: asyncio.Future[Any] | None = None
-        waits = 0
+        look_ups = LookUps(self._loop, host, family)
         try:
             while True:
-                # One look-up at a time: a hanging one holds a thread, and asking again would hold another.
-                if look_up is None or waits == GIVE_UP:
-                    if look_up is not None:
-                        look_up.cancel()  # or its error, when it comes at last, would be a bug nobody caught
-                    waits = 0
-                    asked = self._loop.getaddrinfo(host, None, family=kind, type=socket.SOCK_STREAM)
-                    look_up = asyncio.ensure_future(asked)
-                done, _ = await asyncio.wait({look_up}, timeout=PATIENCE)
-                waits += 1
-                cause = "dns_timeout"
-                if done:
-                    cause = _result(look_up, name)
-                    look_up = None
+                cause = await _look_up(look_ups, name)
                 for stream in name.streams:
                     stream.resolve_cause = cause
                     if not cause and name.found is not None:
@@ -95,14 +114,15 @@ class Names:
                 calm = not cause and all(stream.stats.now_state == "up" for stream in name.streams)
                 await asyncio.sleep(EVERY if calm else AGAIN)
         finally:
-            if look_up is not None:
-                look_up.cancel()
+            look_ups.close()
 
 
-def _result(look_up: asyncio.Future[Any], name: _Name) -> str:
+async def _look_up(look_ups: LookUps, name: _Name) -> str:
     """Note what was found; returns the cause if nothing was."""
     try:
-        name.found = look_up.result()[0][4]
+        name.found = (await look_ups.addresses())[0]
+    except TimeoutError:
+        return "dns_timeout"
     except (OSError, UnicodeError):
         return "dns_error"
     return ""
