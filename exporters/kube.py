@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import logging
 import random
+import ssl
 import tempfile
 import threading
 import time
@@ -25,6 +26,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from exporters import remotes
 from exporters.objects import (
     LONGEST_PAUSE,
     REASONS,
@@ -102,7 +104,8 @@ class Cluster:
         settings.retries = False  # nor are redirects followed: they could lead the token elsewhere
         more = {"context": self._context, "persist_config": False, "temp_file_path": self._folder.name}
         # The package reads a file of the wrong form as if it were right, so that any of these may come.
-        wrong = (package.ConfigException, yaml.YAMLError, OSError, ValueError, LookupError, TypeError, AttributeError)
+        wrong = (package.ConfigException, yaml.YAMLError, OSError, ValueError, LookupError, TypeError, AttributeError,
+                 RecursionError)  # fmt: skip
         try:
             with self._lock:
                 if self._config == IN_CLUSTER:
@@ -125,14 +128,33 @@ class Cluster:
 
 def _checked(settings: Any) -> Any:
     """The server is to prove who it is, and a token goes to nobody who has not. Raises ConfigError."""
+    try:
+        remotes.url(str(settings.host))
+    except ValueError as error:
+        raise ConfigError(f"server: {error}") from None
+    if settings.proxy and urlsplit(str(settings.proxy)).scheme not in ("http", "https"):
+        raise ConfigError("proxy-url: want http:// or https://")
     parts = urlsplit(str(settings.host))
     if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "::1", "localhost"):
         raise ConfigError(f"{settings.host}: want https://, or http:// to this machine")
-    if parts.scheme not in ("http", "https"):
-        raise ConfigError(f"{settings.host}: want https://HOST:PORT")
-    if parts.scheme == "https" and not settings.verify_ssl:
-        raise ConfigError("insecure-skip-tls-verify: name the certificate-authority instead")
+    if parts.scheme == "https":
+        _check_files(settings)
     return settings
+
+
+def _check_files(settings: Any) -> None:
+    """What the connection would trip over each time. Raises ConfigError."""
+    if not settings.verify_ssl:
+        raise ConfigError("insecure-skip-tls-verify: name the certificate-authority instead")
+    try:
+        context = ssl.create_default_context(cafile=settings.ssl_ca_cert)
+    except OSError as error:  # SSLError is one
+        raise ConfigError(f"certificate-authority: {error.strerror or error}") from None
+    try:
+        if settings.cert_file:
+            context.load_cert_chain(settings.cert_file, settings.key_file, password="")  # never ask a terminal
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"client-certificate, client-key: {getattr(error, 'strerror', None) or error}") from None
 
 
 class _Api:
@@ -179,6 +201,8 @@ class _Api:
                 response.close()
         except self._errors as error:
             raise WatchError(_reason(error), str(error)) from None
+        except ValueError:  # whose text would tell the token
+            raise WatchError("unauthorized", "the token is no line of ASCII") from None
 
     def stop(self) -> None:
         """From another thread: let a request that waits fail."""

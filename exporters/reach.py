@@ -4,8 +4,12 @@ What is wrong with the files they name is told at once, each with its flag, befo
 """
 
 import argparse
+import contextlib
+import http.client
 import os
 import ssl
+import urllib.error
+import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +20,7 @@ from exporters.strictyaml import BadInput, Problem
 from exporters.targets import TlsFiles
 
 VARIABLE = "OVNWATCH_TOKEN"
+MOST_BYTES = 64 * 1024  # of an answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,39 @@ def reach(args: argparse.Namespace) -> Reach:
     if problems or tls is None:
         raise BadInput(problems)
     return Reach(client_context(tls), said)
+
+
+class _Straight(urllib.request.HTTPRedirectHandler):
+    """The token goes where it was sent to, and nowhere else."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
+def http_url(text: str) -> str:
+    """Raises ArgumentTypeError."""
+    if not text.startswith(("http://", "https://")):
+        raise argparse.ArgumentTypeError(f"want http://HOST:PORT or https://HOST:PORT, not {text!r}")
+    return text.rstrip("/")
+
+
+def post(url: str, how: Reach, body: bytes = b"", seconds: float = 10.0) -> bytes:
+    """What is answered to a POST, some of it. Raises OSError, as HTTPError is one, HTTPException and ValueError."""
+    headers = {**how.headers, "Content-Type": "application/json"}
+    request = urllib.request.Request(url, body, headers, method="POST")  # noqa: S310 - see http_url
+    direct = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=how.tls), _Straight
+    )
+    with direct.open(request, timeout=seconds) as answer:
+        return bytes(answer.read(MOST_BYTES))
+
+
+def refusal(error: urllib.error.HTTPError) -> str:
+    """What was answered instead, in a line: its status and the beginning of its text."""
+    said = b""
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        said = error.read(MOST_BYTES)
+    return f"{error.code}: {' '.join(said.decode('utf-8', 'replace').split())}"[:300]
 
 
 def token(file: str | None, place: str, variable: str = "") -> str:

@@ -3,6 +3,7 @@
 import http.server
 import json
 import re
+import socketserver
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
-from fake_api import FakeApi, serving
+from fake_api import FakeApi, Fault, serving
 from histories import changes
 from hypothesis import given
 from hypothesis import strategies as st
@@ -391,6 +392,72 @@ def test_a_file_is_kept_current_and_the_bastion_told(api: FakeApi, tmp_path: Pat
     assert not list(tmp_path.glob(".bastion.yaml.*"))
 
 
+@contextmanager
+def saying(answer: bytes) -> Iterator[str]:
+    """The address of something that answers whatever it is asked with these bytes."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(65536)
+            self.request.sendall(answer)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"nonsense\r\n\r\n",
+        b"HTTP/1.1 999999999999 x\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 500 no\r\nContent-Length: 1000\r\n\r\nhalf \x1b[31m",
+        b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n",
+    ],
+)
+def test_a_bastion_that_talks_nonsense_is_asked_again_later(answer: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    with saying(answer) as url:
+        args = discover._parser().parse_args(["--kubeconfig=x", f"--reload-url={url}"])
+        assert discover._reloaded(args) is False
+    said = capsys.readouterr().err
+    assert said.startswith(url)
+    assert said.count("\n") == 1
+    assert "\x1b" not in said
+
+
+def test_the_token_is_read_anew_for_every_reload(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    token = tmp_path / "token"
+    token.write_text("first")
+    with reloaded() as (url, asked):
+        args = discover._parser().parse_args(["--kubeconfig=x", f"--reload-url={url}", f"--web.token-file={token}"])
+        discover._reloaded(args)
+        token.write_text("second")
+        assert discover._reloaded(args)
+        token.unlink()
+        assert not discover._reloaded(args)
+    assert asked == ["/-/reload Bearer first", "/-/reload Bearer second"]
+    assert "--web.token-file" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_file_that_cannot_be_written_ends_it_only_where_there_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "there").mkdir()
+    args = discover._parser().parse_args(["--kubeconfig=x", f"--output={tmp_path / 'there'}"])
+    held = keep({}, [{"name": "a", "path": "pod", "host": "b"}], 0.0)
+    assert not discover._written(args, held)
+    assert "stays as it is" in capsys.readouterr().err
+    args.output = tmp_path / "nowhere" / "out.yaml"
+    with pytest.raises(FileNotFoundError):
+        discover._written(args, held)
+    assert [each.name for each in tmp_path.iterdir()] == ["there"]
+
+
 # --- peers that find each other
 
 
@@ -421,6 +488,27 @@ def test_peers_are_the_endpoints_of_a_service_ready_or_not(api: FakeApi, tmp_pat
         wait_for(lambda: 'ovnwatch_watch_up{resource="endpointslices"} 0' in peer.get("/metrics")[1])
         assert probed(peer) == {("pod", "n2"), ("pod", "n3")}
         assert peer.end() == 0
+
+
+@pytest.mark.slow
+def test_a_peer_outlives_an_api_that_talks_nonsense(api: FakeApi, tmp_path: Path) -> None:
+    quick = ("from exporters import objects; objects.LONGEST_PAUSE = 0.1",
+             "from exporters.peer import found; found.TICK_SECONDS = 0.3")  # fmt: skip
+    code = "\n".join((*quick, CODE))
+    api.put([(True, slices("peers", ("n2", "127.0.0.2")))])
+    nonsense: list[Fault] = ["403", "garbage", "endless", "410", "500", "redirect", "401", "refuse"]
+    api.fail("list", *nonsense)
+    api.fail("watch", *nonsense, "half", "error event", "cut")
+    argv = [*flags(ANY_PORT), "--kubernetes.service=ovnwatch/peers", f"--kubernetes.config={api.config(tmp_path)}"]
+    with killed_at_the_end() as started:
+        peer = Exporter(tmp_path / "log", "peer", *argv, "--source=me", code=code)
+        started.append(peer)
+        wait_for(peer.ready)
+        wait_for(lambda: not any(api.faults.values()), 120)
+        wait_for(lambda: 'ovnwatch_watch_up{resource="endpointslices"} 1' in peer.get("/metrics")[1])
+        assert probed(peer) == {("pod", "n2")}
+        assert peer.end() == 0
+    assert "Traceback" not in peer.said()
 
 
 def test_a_peer_without_a_way_to_the_cluster_says_so(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from fake_api import RETRY_AFTER, TOKEN, FakeApi, Fault, serving
 from hypothesis import given
 from hypothesis import strategies as st
@@ -313,6 +314,19 @@ def test_a_kubeconfig_that_cannot_be_used_says_why(api: FakeApi, tmp_path: Path)
         Cluster(api.config(tmp_path, server="https://127.0.0.1:1", **{"insecure-skip-tls-verify": True}))
     with pytest.raises(ConfigError, match="https"):
         Cluster(api.config(tmp_path, server="http://192.0.2.1"))
+    (tmp_path / "garbage.pem").write_text("x")
+    for change, wrong in (
+        ({"server": "https://127.0.0.1:99999"}, "server: Port out of range"),
+        ({"server": "https://a b:1"}, "server: want a host name"),
+        ({"server": "api:6443"}, "server: want http"),
+        ({"server": "https://127.0.0.1:1", "certificate-authority": str(tmp_path / "garbage.pem")}, "certificate-auth"),
+        ({"proxy-url": "socks5://user:secret@x:1"}, "^proxy-url: want http:// or https://$"),
+    ):
+        with pytest.raises(ConfigError, match=wrong):
+            Cluster(api.config(tmp_path, **change))
+    (tmp_path / "config").write_text("[" * 3000)
+    with pytest.raises(ConfigError, match="recursion"):
+        Cluster(str(tmp_path / "config"))
     with pytest.raises(ConfigError):
         Cluster(api.config(tmp_path), "another")
     with pytest.raises(ConfigError):
@@ -334,7 +348,7 @@ def test_a_server_proves_who_it_is_before_it_gets_the_token(tmp_path: Path, auth
 
 def test_in_a_pod_its_service_account_is_used(api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "token").write_text("first")
-    (tmp_path / "ca.crt").write_text("x")
+    (tmp_path / "ca.crt").write_bytes((make_certificates(tmp_path).folder / "ca.pem").read_bytes())
     monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
     monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(tmp_path / "ca.crt"))
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
@@ -345,6 +359,23 @@ def test_in_a_pod_its_service_account_is_used(api: FakeApi, tmp_path: Path, monk
     (tmp_path / "token").write_text("second")
     assert "second" in cluster.settings().api_key["BearerToken"]
     cluster.close()
+
+
+@pytest.mark.parametrize("token", ["se\r\ncret", "sécret✓"])
+def test_a_token_that_cannot_be_sent_is_a_failure_and_not_told(
+    api: FakeApi, tmp_path: Path, caplog: pytest.LogCaptureFixture, token: str
+) -> None:
+    path = Path(api.config(tmp_path))
+    users = [{"name": "u", "user": {"token": token}}]
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"users": users}))
+    cluster = Cluster(str(path))
+    one = Watch(cluster, NODES, lambda: None)
+    wait_for(lambda: one.known().failures["unauthorized"])
+    one.close()
+    cluster.close()
+    assert not api.asked
+    assert "no line of ASCII" in caplog.text
+    assert "cret" not in caplog.text
 
 
 def test_the_token_is_never_logged(

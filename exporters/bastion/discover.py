@@ -6,6 +6,7 @@ While the API is away it stays as it is.
 
 import argparse
 import contextlib
+import http.client
 import os
 import signal
 import sys
@@ -13,22 +14,21 @@ import tempfile
 import threading
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from exporters import kube, logs, strictyaml
+from exporters import kube, logs, reach, strictyaml
 from exporters.discovery.find import Found, Key, find
 from exporters.discovery.kept import Last, entries, keep, resumed, withdrawn
 from exporters.discovery.resources import NEEDS, resource
 from exporters.ends import Parser, StartError
 from exporters.kube import Cluster, ConfigError, Watch
 from exporters.objects import Known
+from exporters.plain import plain
 from exporters.strictyaml import BadInput
-from exporters.webconfig import read_token
 
 PATHS = ("nodeport", "loadbalancer", "route", "ingress")  # that lead in from outside
 OURS = "app.kubernetes.io/name=ovnwatch"
@@ -66,8 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--base", type=Path, metavar="FILE", help="a bastion's file without targets, to put them in")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write there instead of printing")
     parser.add_argument("--watch", action="store_true", help="keep the output current until ended")
-    parser.add_argument("--reload-url", metavar="URL", help="with --watch: of the bastion that shall read it again")
-    parser.add_argument("--web.token-file", dest="token_file", type=Path, metavar="FILE", help="with its token")
+    parser.add_argument("--reload-url", type=reach.http_url, metavar="URL",
+                        help="with --watch: of the bastion that shall read it again")  # fmt: skip
+    reach.add_flags(parser)
     parser.add_argument("--timeout", type=_seconds, default=30.0, metavar="SECONDS", help="for the API [%(default)g]")
     return parser
 
@@ -178,7 +179,8 @@ def _once(args: argparse.Namespace) -> int:
 def _watch(args: argparse.Namespace) -> int:
     if args.output is None:
         raise StartError("--watch needs --output")
-    token = read_token(args.token_file, "--web.token-file") if args.token_file else ""
+    reach.reach(args)  # that it can be
+    _base(args)
     ended = threading.Event()
     with _watching(args) as watches:
 
@@ -196,10 +198,8 @@ def _watch(args: argparse.Namespace) -> int:
                 now = time.monotonic()
                 kept = keep(kept, found.entries, now)
                 gone = withdrawn(kept, gone, now, time.time())
-                due |= _write(args.output, _text(kept, gone, _base(args))) if kept else False
-                if due and args.reload_url:
-                    due = not _reloaded(args.reload_url, token)
-                due = due and bool(args.reload_url)
+                due = (_written(args, kept, gone) or due) and bool(args.reload_url)
+                due = due and not _reloaded(args)
             watches.woken.wait(TICK_SECONDS)
             if watches.woken.is_set() and not ended.is_set():
                 ended.wait(SETTLE_SECONDS)
@@ -274,17 +274,26 @@ def _write(path: Path, text: str) -> bool:
     return True
 
 
-def _reloaded(url: str, token: str) -> bool:
-    """Have the bastion read its file again; it is asked once more later where it does not."""
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    request = urllib.request.Request(f"{url.rstrip('/')}/-/reload", b"", headers, method="POST")  # noqa: S310 - checked
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+def _written(args: argparse.Namespace, kept: Mapping[Key, Last], gone: Mapping[Key, str]) -> bool:
+    """Whether the file is another now. Where it cannot be written it stays as it is; one that never was ends us."""
     try:
-        with direct.open(request, timeout=RELOAD_SECONDS):
-            return True
+        return bool(kept) and _write(args.output, _text(kept, gone, _base(args)))
+    except (OSError, BadInput) as error:
+        if not args.output.exists():
+            raise
+        print(f"ovnwatch bastion discover: {args.output} stays as it is: {error}", file=sys.stderr, flush=True)
+        return False
+
+
+def _reloaded(args: argparse.Namespace) -> bool:
+    """Have the bastion read its file again; it is asked once more later where it does not."""
+    try:
+        reach.post(f"{args.reload_url}/-/reload", reach.reach(args), seconds=RELOAD_SECONDS)
     except urllib.error.HTTPError as error:
-        said = " ".join(error.read(500).decode("utf-8", "replace").split())
-        print(f"{url}: answers {error.code} {said!a}", file=sys.stderr, flush=True)
-    except OSError as error:
-        print(f"{url}: {error}", file=sys.stderr, flush=True)
+        said = f"answers {reach.refusal(error)}"
+    except (OSError, ValueError, http.client.HTTPException, BadInput) as error:
+        said = str(error) or type(error).__name__
+    else:
+        return True
+    print(plain(f"{args.reload_url}: {' '.join(said.split())}"[:700]), file=sys.stderr, flush=True)
     return False
