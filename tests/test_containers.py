@@ -1,6 +1,7 @@
 """What stands beside the image: scripts, compose.yaml and what it mounts, systemd units; checked by who reads them."""
 
 import configparser
+import hashlib
 import os
 import re
 import shutil
@@ -40,6 +41,78 @@ def test_a_script_that_lacks_something_says_what(script: str, wrong: str, tmp_pa
     ran = subprocess.run([CONTAINERS / script, *given], check=False, capture_output=True, text=True, cwd=tmp_path)
     assert ran.returncode != 0
     assert wrong in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("PYTHON_VERSION", "3.10"), ("PYTHON_VERSION", "3"), ("PYTHON_VERSION", "3.12.1"), ("ARCH", "amd64")],
+)
+def test_wheels_are_for_a_python_that_there_is(variable: str, value: str, tmp_path: Path) -> None:
+    environ = {**os.environ, variable: value}
+    ran = subprocess.run(
+        [CONTAINERS / "download-dependencies.sh", tmp_path / "wheels"],
+        check=False, capture_output=True, text=True, env=environ,
+    )  # fmt: skip
+    assert ran.returncode == 2
+    assert ran.stderr.startswith(f"{variable}: want ")
+    assert not (tmp_path / "wheels").exists()
+
+
+def test_a_download_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    """Where it comes from there is nothing."""
+    environ = {**os.environ, "PIP_NO_INDEX": "1", "PIP_RETRIES": "0"}
+    ran = subprocess.run(
+        [CONTAINERS / "download-dependencies.sh", tmp_path], check=False, capture_output=True, text=True, env=environ
+    )
+    assert ran.returncode != 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """What a bundle is made of, with wheels and an engine that are none."""
+    folder = tmp_path / "checkout"
+    for each in ("manifests", "grafana/dashboards", "alerts/rules", "alerts/runbooks", "docs", "containers"):
+        shutil.copytree(ROOT / each, folder / each)
+    for each in ("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE"):
+        shutil.copy(ROOT / each, folder / each)
+    wheels = folder / "wheels"
+    wheels.mkdir()
+    (wheels / "a.whl").write_text("a")
+    (wheels / "SHA256SUMS").write_text(f"{hashlib.sha256(b'a').hexdigest()}  a.whl\n")
+    (folder / "engine").write_text('#!/bin/sh\nfor last; do :; done\n[ ! -e fail ] || exit 1\necho x >"$5"\n')
+    (folder / "engine").chmod(0o755)
+    return folder
+
+
+def bundled(checkout: Path) -> subprocess.CompletedProcess[str]:
+    environ = {**os.environ, "ENGINE": str(checkout / "engine")}
+    script = checkout / "containers/bundle.sh"
+    return subprocess.run(
+        [script, checkout / "out/bundle"], check=False, capture_output=True, text=True, cwd=checkout, env=environ
+    )
+
+
+def test_no_secret_of_a_bastion_is_carried_along(checkout: Path) -> None:
+    for name in ("secrets/token", "secrets/grafana", "config.env", ".env", "targets/peers.yaml"):
+        (checkout / "containers" / name).parent.mkdir(exist_ok=True)
+        (checkout / "containers" / name).write_text("of-this-site")
+    ran = bundled(checkout)
+    assert ran.returncode == 0, ran.stderr
+    assert subprocess.run(["grep", "-r", "of-this-site", checkout / "out"], check=False).returncode == 1
+    verify = checkout / "out/bundle/containers/verify-bundle.sh"
+    assert "whole" in subprocess.run([verify], check=True, capture_output=True, text=True).stdout
+
+
+def test_a_bundle_is_there_as_a_whole_or_not_at_all(checkout: Path) -> None:
+    (checkout / "fail").touch()
+    assert bundled(checkout).returncode != 0
+    assert list((checkout / "out").iterdir()) == []
+    (checkout / "fail").unlink()
+    assert bundled(checkout).returncode == 0
+    assert [each.name for each in (checkout / "out").iterdir()] == ["bundle"]
+    again = bundled(checkout)
+    assert (again.returncode, "is there already" in again.stderr) == (2, True)
 
 
 def test_every_name_of_the_image_has_the_projects_version() -> None:
