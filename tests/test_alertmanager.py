@@ -3,10 +3,13 @@
 import json
 import re
 import shutil
+import socketserver
 import subprocess
+import threading
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from email import message_from_string, policy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -97,6 +100,12 @@ def test_amtool_takes_it() -> None:
         ({"alertname": "OvnwatchDaemonRestarted", "severity": "warning"}, "mail"),
         ({"alertname": "OvnwatchDaemonDown", "severity": "critical"}, "pager"),
         ({"alertname": "SomebodyElses", "severity": "warning"}, "chat"),
+        ({"alertname": "SomebodyElses"}, "chat"),
+        ({"severity": "critical"}, "pager"),
+        ({"alertname": "OvnwatchSnatMoved"}, "mail"),
+        ({"alertname": "OvnwatchStreamDown", "severity": "CRITICAL"}, "chat"),
+        ({"alertname": "xOvnwatchSnatMovedx", "severity": "critical"}, "pager"),
+        ({"cluster": "east"}, "chat"),
     ],
 )
 def test_who_is_told(labels: Mapping[str, str], receiver: str) -> None:
@@ -109,14 +118,36 @@ def test_who_is_told(labels: Mapping[str, str], receiver: str) -> None:
 # --- a real one
 
 
+class Mailbox(socketserver.StreamRequestHandler):
+    """A mail server of ten lines: what it was sent is in `server.letters`."""
+
+    def handle(self) -> None:
+        self.wfile.write(b"220 here\r\n")
+        for line in self.rfile:
+            if line.startswith(b"DATA"):
+                self.wfile.write(b"354 go on\r\n")
+                lines = (each.removeprefix(b".") for each in iter(self.rfile.readline, b".\r\n"))
+                self.server.letters.append(b"".join(lines).decode())  # type: ignore[attr-defined]
+            self.wfile.write(b"221 bye\r\n" if line.startswith(b"QUIT") else b"250 yes\r\n")
+
+
 class Manager(NamedTuple):
-    """A running Alertmanager with that configuration, whose chat is a server of ours."""
+    """A running Alertmanager with that configuration, whose chat, pager and mail server are ours."""
 
     port: int
-    chat: HTTPServer
+    server: HTTPServer
+    letters: list[str]
 
-    def tell(self, alerts: Sequence[Mapping[str, str]], **notes: str) -> None:
-        body = json.dumps([{"labels": {"cluster": "east", **each}, "annotations": notes} for each in alerts]).encode()
+    def told(self, where: str) -> list[Any]:
+        """What was posted to `chat`, `pager` or `hook`."""
+        return [json.loads(request.data) for request, _ in self.server.log if request.path == f"/{where}"]
+
+    def tell(self, alerts: Sequence[Mapping[str, str]], ends: str = "", **notes: str) -> None:
+        end = {"endsAt": ends} if ends else {}
+        self.send({"labels": {"cluster": "east", **each}, "annotations": notes, **end} for each in alerts)
+
+    def send(self, alerts: Iterable[Mapping[str, Any]]) -> None:
+        body = json.dumps([*alerts]).encode()
         request = urllib.request.Request(f"{self.url}/alerts", data=body, headers={"Content-Type": "application/json"})
         urllib.request.urlopen(request, timeout=30).close()
 
@@ -143,17 +174,28 @@ class Manager(NamedTuple):
 @pytest.fixture
 def manager(tmp_path: Path, httpserver: HTTPServer) -> Iterator[Manager]:
     shutil.copytree(ROOT / "alerts/templates", tmp_path / "templates")
-    httpserver.expect_request("/chat").respond_with_data("ok")
+    httpserver.expect_request(re.compile("/(chat|hook)")).respond_with_data("ok")
+    httpserver.expect_request("/pager").respond_with_data("{}", status=202)
     config = yaml.safe_load(FILE.read_text())
+    mailbox = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Mailbox)
+    mailbox.letters = []  # type: ignore[attr-defined]
+    threading.Thread(target=mailbox.serve_forever, daemon=True).start()
+    ours = {
+        "slack_configs": {"api_url": httpserver.url_for("/chat")},
+        "pagerduty_configs": {"routing_key": "0" * 32, "url": httpserver.url_for("/pager")},
+        "email_configs": {"smarthost": f"127.0.0.1:{mailbox.server_address[1]}", "require_tls": False},
+        "webhook_configs": {"url": httpserver.url_for("/hook")},
+    }
     for receiver in config["receivers"]:
-        chat = receiver.get("slack_configs", [])
-        receiver_kept = {"name": receiver["name"]} | ({"slack_configs": chat} if chat else {})
-        receiver.clear()
-        receiver.update(receiver_kept)
-        for each in chat:
-            del each["api_url_file"]
-            each["api_url"] = httpserver.url_for("/chat")
-    config["route"]["group_wait"] = "0s"
+        if receiver["name"] == "watchdog":
+            del receiver["webhook_configs"]
+        for kind, here in ours.items():
+            for each in receiver.get(kind, []):
+                each.update(here)
+                for key in ("api_url_file", "routing_key_file", "auth_username", "auth_password_file"):
+                    each.pop(key, None)
+    for route in (config["route"], *config["route"]["routes"]):
+        route |= {"group_wait": "0s", "group_interval": "1s"}
     (tmp_path / "alertmanager.yaml").write_text(yaml.safe_dump(config))
     _, program = monitoring.programs()
     with closing(hold_port()) as holder:
@@ -162,10 +204,12 @@ def manager(tmp_path: Path, httpserver: HTTPServer) -> Iterator[Manager]:
             command = monitoring.command("alertmanager", program, tmp_path, port)
             process = subprocess.Popen(command, stdout=log, stderr=log, env=plain_environ((), {}))
         try:
-            found = Manager(port, httpserver)
+            found = Manager(port, httpserver, mailbox.letters)  # type: ignore[attr-defined]
             wait_for(found.ready)
             yield found
         finally:
+            mailbox.shutdown()
+            mailbox.server_close()
             process.kill()
             process.wait()
 
@@ -217,6 +261,27 @@ CASES = {
         ],
         {("GatewayMoved", "info")},
     ),
+    "a node under way keeps its exporters and its chassis back, and no other node's": (
+        [
+            alert("NodeUnderWay", "none", k8s_node="worker-2"),
+            alert("ExporterDown", job="ovnwatch-peer", instance="worker-2", k8s_node="worker-2"),
+            alert("ChassisBehind", "critical", chassis="5f3c", k8s_node="worker-2"),
+            alert("ChassisBehind", "warning", chassis="77ab", k8s_node="worker-3"),
+            alert("NorthdInactive", "critical", k8s_node="*"),
+            alert("JobGone", job="ovnwatch-peer"),
+        ],
+        {("ExporterDown", "warning"), ("ChassisBehind", "critical")},
+    ),
+    "what has no node, no target or no cluster is kept back by nothing that has one": (
+        [
+            alert("NodeUnderWay", "none", k8s_node="worker-2"),
+            alert("TargetUnderWay", "none", target="node-2", k8s_node="worker-2"),
+            alert("AllPathsDown", "critical", target="node-2", cluster=""),
+            alert("DaemonDown", "critical", daemon="ovs-vswitchd"),
+            alert("SourceReachesNothing", "critical"),
+        ],
+        set(),
+    ),
     "a daemon that does not run explains its collectors, on its node": (
         [
             alert("DaemonDown", "critical", k8s_node="worker-1", daemon="ovn-controller"),
@@ -246,13 +311,86 @@ def test_what_people_read(manager: Manager) -> None:
         recommendation="Look at what only that path needs.",
         runbook_url="alerts/runbooks/OvnwatchOnePathDown.md",
     )
-    wait_for(lambda: manager.chat.log)
-    told: dict[str, Any] = json.loads(manager.chat.log[0][0].data)["attachments"][0]
+    wait_for(lambda: manager.told("chat"))
+    told: dict[str, Any] = manager.told("chat")[0]["attachments"][0]
     assert told["title"] == "[WARNING] east: A target is not reached by one path, and by others it is."
     first, *rest = told["text"].strip().splitlines()
-    assert re.fullmatch(r"since \d\d:\d\d:\d\d UTC: node-2 is not reached by the path loadbalancer, .*", first)
+    assert re.fullmatch(r"firing since \d\d:\d\d:\d\d UTC: node-2 is not reached by the path loadbalancer, .*", first)
     assert rest == [
         "  To blame: what serves that path.",
         "  Look: Look at what only that path needs.",
         "  Runbook: alerts/runbooks/OvnwatchOnePathDown.md",
     ]
+
+
+HOSTILE = (
+    '<!channel> <https://evil.example|click> *x* `y` & "q" \u202e\r\nBcc: all@example.com\n\n<script>alert(1)</script>'
+)
+MOST = 12_000  # characters that somebody is to read at once
+
+
+@pytest.mark.system("prometheus", "prometheus-alertmanager")
+@pytest.mark.parametrize(
+    ("name", "severity"), [("OnePathDown", "warning"), ("AllPathsDown", "critical"), ("OutageEnded", "info")]
+)
+def test_hundreds_at_once_with_hostile_names_are_one_short_message(manager: Manager, name: str, severity: str) -> None:
+    hostile = [HOSTILE + str(number) + "x" * 10_000 for number in range(5)]
+    targets = [*hostile, *(f"node-{number}" for number in range(495))]
+    notes = {"summary": "A path fails.", "recommendation": "Look at it.", "runbook_url": "https://wiki.example/A.md"}
+    manager.send(
+        {
+            "labels": alert(name, severity, target=each, cluster="<!here>\n"),
+            "annotations": {**notes, "description": f"{each} is not reached."},
+        }
+        for each in targets
+    )
+    title, text = read(manager, severity)
+    assert title == f"[{severity.upper()} x500] \u2039!here\u203a : A path fails."
+    lines = text.strip().splitlines()
+    assert len(lines) == 13, lines
+    assert all(re.fullmatch(r"firing since \d\d:\d\d:\d\d UTC: .{1,500}", line) for line in lines[:10])
+    assert lines[10:] == ["and 490 more", "  Look: Look at it.", "  Runbook: https://wiki.example/A.md"]
+    assert len(text) < MOST
+    assert not set("<>\u202e") & set(title + text)
+
+
+def read(manager: Manager, severity: str) -> tuple[str, str]:
+    """Title and text of the first that tells of all."""
+    wait_for(lambda: any("x500" in title for title, _ in messages(manager, severity)))
+    return next(each for each in messages(manager, severity) if "x500" in each[0])
+
+
+def messages(manager: Manager, severity: str) -> list[tuple[str, str]]:
+    """Each message by the way that alerts of a severity take, however big the rest of it is."""
+    if severity == "critical":
+        events = manager.told("pager")
+        assert all(len(json.dumps(each)) < MOST + 4000 for each in events), "all of it, labels too"
+        return [(each["payload"]["summary"], each["payload"]["custom_details"]["firing"]) for each in events]
+    if severity == "warning":
+        told = [each["attachments"][0] for each in manager.told("chat")]
+        return [(each["title"], each["text"]) for each in told]
+    letters = [message_from_string(each, policy=policy.default) for each in manager.letters]
+    assert all(each["Bcc"] is None for each in letters)
+    parts = [next(part for part in each.walk() if part.get_content_type() == "text/plain") for each in letters]
+    return [(str(each["Subject"]), part.get_content()) for each, part in zip(letters, parts, strict=True)]
+
+
+@pytest.mark.system("prometheus", "prometheus-alertmanager")
+def test_what_is_over_is_bounded_too(manager: Manager) -> None:
+    many = [alert("OnePathDown", target=f"node-{number}", path="pod") for number in range(30)]
+    notes = {"summary": "A path fails.", "description": "It fails.", "runbook_url": "https://wiki.example/A.md"}
+    manager.tell(many, **notes)
+    wait_for(lambda: any("x30" in title for title, _ in messages(manager, "warning")))
+    manager.tell(many, ends="2026-01-01T00:00:00Z", **notes)
+    wait_for(lambda: messages(manager, "warning")[-1][0] == "[OVER] east: A path fails.")
+    lines = messages(manager, "warning")[-1][1].strip().splitlines()
+    assert lines == 10 * ["over since 00:00:00 UTC: It fails."] + ["and 20 more that are over"]
+
+
+@pytest.mark.system("prometheus", "prometheus-alertmanager")
+def test_an_alert_of_others_that_says_nothing_of_itself_is_told_all_the_same(manager: Manager) -> None:
+    manager.tell([{"alertname": "SomebodyElses"}])
+    wait_for(lambda: manager.told("chat"))
+    told = manager.told("chat")[0]["attachments"][0]
+    assert told["title"] == "[FIRING] east: SomebodyElses"
+    assert re.fullmatch(r"firing since \d\d:\d\d:\d\d UTC: SomebodyElses\s*", told["text"])

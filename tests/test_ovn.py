@@ -213,8 +213,22 @@ def test_only_the_chassis_most_behind_are_shown_one_by_one() -> None:
     replica.apply({"Chassis_Private": {"2": {"initial": {"name": "ch2", "nb_cfg": 1}}}})
     view.look(replica, 1.0, 1.0)
     rows = [row for row in view.rows(replica, 3.0) if row.name.startswith("ovnwatch_ovn_chassis")]
-    assert {row.labels for row in rows if row.labels} == {("ch2",)}
+    assert {row.labels[0] for row in rows if row.labels} == {"ch2"}
     assert next(row.value for row in rows if row.name == "ovnwatch_ovn_chassis_behind") == 1
+
+
+def test_a_chassis_is_on_the_host_that_its_row_names_and_on_none_once_that_has_gone() -> None:
+    view, replica = Southbound(), southbound(2, 2)
+
+    def hosts() -> list[tuple[str, ...]]:
+        return [row.labels for row in view.rows(replica, 3.0) if row.name == "ovnwatch_ovn_chassis_info"]
+
+    assert hosts() == [("ch1", "")]
+    replica.apply({"Chassis": {"c": {"initial": {"name": "ch1", "hostname": "worker-1"}}}})
+    replica.apply({"Chassis_Private": {"1": {"modify": {"chassis": ["uuid", "c"]}}}})
+    assert hosts() == [("ch1", "worker-1")]
+    replica.apply({"Chassis": {"c": {"delete": None}}})
+    assert hosts() == [("ch1", "")]
 
 
 def test_addresses_may_be_hashed_and_a_balancer_without_backends_is_counted() -> None:

@@ -10,7 +10,7 @@ from exporters.node.rows import Row
 DATABASE = "OVN_Southbound"
 SHAPE: Shape = {
     "SB_Global": {"nb_cfg": NUMBER},
-    "Chassis": {"name": TEXT, "other_config": options("is-remote")},
+    "Chassis": {"name": TEXT, "other_config": options("is-remote"), "hostname": TEXT},
     "Chassis_Private": {"name": TEXT, "chassis": OPTIONAL, "nb_cfg": NUMBER, "nb_cfg_timestamp": NUMBER},
     "Port_Binding": {"logical_port": TEXT, "type": TEXT, "chassis": OPTIONAL, "up": OPTIONAL},
     "Datapath_Binding": {},
@@ -69,15 +69,17 @@ class Southbound:
 
     def _chassis_rows(self, replica: Replica, steady: float) -> Iterator[Row]:
         remote = {uuid for uuid, row in replica.rows["Chassis"].items() if row[1].get("is-remote") == "true"}
+        hosts = {uuid: row[2] for uuid, row in replica.rows["Chassis"].items()}
         known = [
-            (self.behind(number, steady), name, number, at)
+            (self.behind(number, steady), name, number, at, hosts.get(chassis, "") if chassis else "")
             for name, chassis, number, at in replica.rows["Chassis_Private"].values()
             if chassis not in remote
         ]
         known.sort(key=lambda each: (-each[0], each[1]))
         yield Row("ovnwatch_ovn_chassis_behind", (), sum(each[2] < wanted(replica) for each in known))
         yield Row("ovnwatch_ovn_chassis_lag_most_seconds", (), known[0][0] if known else 0.0)
-        for lag, name, number, at in known[: self.shown]:
+        for lag, name, number, at, host in known[: self.shown]:
+            yield Row("ovnwatch_ovn_chassis_info", (name, host), 1)
             yield Row("ovnwatch_ovn_chassis_config", (name,), number)
             yield Row("ovnwatch_ovn_chassis_lag_seconds", (name,), round(lag, 3))
             if at:
