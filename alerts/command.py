@@ -2,20 +2,28 @@
 
 import argparse
 import re
+import shutil
+import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Never
+from tempfile import TemporaryDirectory
+from typing import Any, Never
 
 from alerts import rules
 from alerts.forms import FORMS, Wanted
 from alerts.lint import faults
 from exporters import earlier
 from exporters.catalog import Catalog, load
-from exporters.strictyaml import BadInput
+from exporters.strictyaml import BadInput, Problem
 
 RENDER, CHECK = "render", "check"
 PASSED, FAILED, UNKNOWN = 0, 2, 1
+PROMTOOL_SECONDS = 60.0
+# What Kubernetes takes.
+NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")
+LABEL_NAME = re.compile(r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         catalog, notes = _read(args.metrics)
         return render(args, catalog, notes) if args.command == RENDER else check(args, catalog, notes)
-    except (BadInput, OSError) as error:
+    except (BadInput, OSError, subprocess.TimeoutExpired) as error:
         print(f"ovnwatch rules: {error}", file=sys.stderr)
         return UNKNOWN
 
@@ -45,27 +53,52 @@ def render(args: argparse.Namespace, catalog: Catalog, notes: Sequence[str]) -> 
 def check(args: argparse.Namespace, catalog: Catalog, notes: Sequence[str]) -> int:
     """Say what is wrong with the catalogue's rules, or differs from them in a folder."""
     documents = FORMS[args.form](catalog, _wanted(args))
-    wrong = [*notes, *faults(rules.rule_files(catalog), catalog)]
+    files = rules.rule_files(catalog)
+    tool = shutil.which("promtool")
+    wrong = [*notes, *faults(files, catalog), *(_misread(tool, files) if tool else ())]
+    wrong += [] if catalog.thresholds else ["there is no alert in it"]
     if args.rules_dir is not None:
         wrong += _differing({name: rules.render(each) for name, each in documents.items()}, args.rules_dir)
     for each in wrong:
         print(each)
     if not wrong:
-        print(f"{len(catalog.thresholds)} alerts and {len(catalog.recorded)} recorded series are in order")
+        parsed = "" if tool else "; promtool is not here, which would parse their queries"
+        print(f"{len(catalog.thresholds)} alerts and {len(catalog.recorded)} recorded series are in order{parsed}")
     return FAILED if wrong else PASSED
 
 
 def _read(path: Path | None) -> tuple[Catalog, list[str]]:
     """The catalogue, or that of a file of the earlier analysis; and what in it is not as its author thought."""
-    if path is not None and earlier.is_earlier(path.read_text(encoding="utf-8")):
-        return earlier.read(path.read_text(encoding="utf-8"), path.name, load())
+    if path is not None and earlier.is_earlier(text := _text(path)):
+        return earlier.read(text, path.name, load())
     return load(path), []
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BadInput([Problem(str(path), "is no text in UTF-8")]) from error
+
+
+def _misread(tool: str, files: Mapping[str, dict[str, Any]]) -> list[str]:
+    """What Prometheus itself cannot read of the rules, in its own words."""
+    with TemporaryDirectory() as folder:
+        paths = [Path(folder) / name for name in files]
+        for path in paths:
+            path.write_text(rules.render(files[path.name]), encoding="utf-8")
+        run = [tool, "check", "rules", *map(str, paths)]
+        done = subprocess.run(run, capture_output=True, text=True, timeout=PROMTOOL_SECONDS, check=False)
+        said = [each.strip().removeprefix(f"{folder}/") for each in (done.stdout + done.stderr).splitlines()]
+    found = [each for each in said if each.startswith(tuple(files))]
+    return found or [f"promtool: {' '.join(said)}"] if paths and done.returncode else []
+
+
 def _differing(wanted: dict[str, str], folder: Path) -> list[str]:
-    found = {file.name: file.read_text(encoding="utf-8") for file in folder.glob("*.yaml")}
-    names = sorted(wanted.keys() | found.keys())
-    return [f"{folder / name} is not what would be rendered" for name in names if wanted.get(name) != found.get(name)]
+    rendered = {name: text.encode() for name, text in wanted.items()}
+    found = {file.name: file.read_bytes() for file in folder.iterdir() if file.suffix == ".yaml"}
+    names = sorted(rendered.keys() | found.keys())
+    return [f"{folder / name} is not what would be rendered" for name in names if rendered.get(name) != found.get(name)]
 
 
 def _wanted(args: argparse.Namespace) -> Wanted:
@@ -94,7 +127,9 @@ def _parser() -> argparse.ArgumentParser:
         )
         each.add_argument("--scale-for", type=_factor, default=1.0, metavar="FACTOR", help="multiply every `for` by it")
         each.add_argument("--runbook-base", default=rules.RUNBOOK_BASE, metavar="URL", help="default: %(default)s")
-        each.add_argument("--namespace", default=Wanted().namespace, help="of objects; default: %(default)s")
+        each.add_argument(
+            "--namespace", type=_namespace, default=Wanted().namespace, help="of objects; default: %(default)s"
+        )
         each.add_argument(
             "--label", type=_label, action="append", default=[], metavar="NAME=VALUE", help="of objects, for selectors"
         )
@@ -109,9 +144,15 @@ def _factor(text: str) -> float:
 
 def _label(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    if not equals or not LABEL_NAME.fullmatch(name) or not LABEL_VALUE.fullmatch(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE as Kubernetes takes it")
     return name, value
+
+
+def _namespace(text: str) -> str:
+    if not NAMESPACE.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of a namespace")
+    return text
 
 
 if __name__ == "__main__":

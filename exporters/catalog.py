@@ -275,6 +275,8 @@ class _RecordedEntry(_Entry):
         if "$window" in self.query:
             yield ("query",), "what is recorded has no window"
         for index, query in enumerate(self.others):
+            if lone := promql.lone(query):
+                yield ("others", index), f"{lone} has no other one"
             for ours in sorted(each for each in metrics_in(query) if each not in file.foreign_metrics):
                 yield ("others", index), f"{ours} is none of foreign_metrics"
 
@@ -483,6 +485,10 @@ def _closing(text: str) -> int:
 
 
 def _query_problems(query: str, series: Set[str]) -> _Problems:
+    if not query.strip():
+        yield ("query",), "asks for nothing"
+    if lone := promql.lone(query):
+        yield ("query",), f"{lone} has no other one"
     for unknown in sorted(metrics_in(query) - series):
         yield ("query",), f"{unknown} is not in the catalogue"
 

@@ -10,9 +10,12 @@
    category. Where an entry and `analysis` differ, the entry is right, and it is said.
 2. What only grows is judged by what it gains in WINDOW, and it is said: its level is older than any trouble.
 3. What nobody exports can never match and is named. Other names are only judged where we know all of their kind.
-4. Percents stay percents, megabytes become bytes. What the file says of dashboards and exports is not read.
+4. What says two things, or no whole one, is said: a name that stands twice (the first counts), a warning that is not
+   milder than critical, an alert of several comparisons (left out).
+5. Percents stay percents, megabytes become bytes. What the file says of dashboards and exports is not read.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import replace
@@ -20,12 +23,12 @@ from functools import cache
 from itertools import product
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic
 import yaml
 
-from exporters import strictyaml
+from exporters import promql, strictyaml
 from exporters.catalog import Catalog, Threshold, metrics_in, seconds
 
 WINDOW = "15m"  # three of the five minutes between two looks of older ovn-kubernetes
@@ -36,6 +39,24 @@ LEVEL = r"(?<![\w:]){}(?:\{{[^}}]*\}})?(?![\w:\[{{])"
 MEGABYTE = 2.0**20
 # Which limits of `analysis` an entry of a category has that has none of its own: key, and the ending of its words.
 _OF_CATEGORY = {"cpu": ("cpu_thresholds", "_percent"), "memory": ("memory_thresholds", "_mb")}
+
+
+def _whole_query(query: str) -> str:
+    if not query.strip():
+        raise ValueError("asks for nothing")
+    if lone := promql.lone(query):
+        raise ValueError(f"{lone} has no other one")
+    return query
+
+
+def _named(name: str) -> str:
+    if not re.search(r"[A-Za-z0-9]", name):
+        raise ValueError("an alert cannot be named after it: it has neither letters nor digits")
+    return name
+
+
+_Query = Annotated[str, pydantic.AfterValidator(_whole_query)]
+_Name = Annotated[str, pydantic.AfterValidator(_named)]
 
 
 class _Entry(pydantic.BaseModel):
@@ -64,8 +85,8 @@ class _Limits(_Entry):
 
 
 class _Metric(_Entry):
-    query: str
-    metricName: str  # noqa: N815 - the file's own word
+    query: _Query
+    metricName: _Name  # noqa: N815 - the file's own word
     unit: str = ""
     description: str = ""
     category: str = ""
@@ -74,14 +95,20 @@ class _Metric(_Entry):
 
 
 class _Rule(_Entry):
-    alert: str
-    expr: str
+    alert: _Name
+    expr: _Query
     pending: str = pydantic.Field("0s", alias="for")
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     severity: str | None = None
     description: str | None = None
     summary: str | None = None
+
+    @pydantic.field_validator("pending")
+    @classmethod
+    def _duration(cls, text: str) -> str:
+        seconds(text)
+        return text
 
 
 class _File(_Entry):
@@ -117,20 +144,34 @@ def read(text: str, name: str, ours: Catalog) -> tuple[Catalog, list[str]]:
     for index, metric in enumerate(file.metrics):
         place = f"{name}: metrics[{index}] {metric.metricName}"
         said += [f"{place}: {each}" for each in _never(metric.query, kinds)]
-        limits, note = _limits(metric, file.analysis)
-        said += [f"{place}: {note}"] if note else []
+        limits, notes = _limits(metric, file.analysis)
+        said += [f"{place}: {note}" for note in notes]
         if limits:
             query, grown = _gained(metric.query, kinds)
             said += [f"{place}: {each} only grows; judged by what it gains in {WINDOW}" for each in grown]
             key = camel(metric.metricName)
-            found[key] = _threshold(key, metric, query, limits)
+            said += _kept(found, _threshold(key, metric, query, limits), place)
     for index, rule in enumerate(file.alerting_rules):
-        said += [f"{name}: alerting_rules[{index}] {rule.alert}: {each}" for each in _never(rule.expr, kinds)]
-        if one := _from_rule(rule):
-            found[one.name] = one
+        place = f"{name}: alerting_rules[{index}] {rule.alert}"
+        said += [f"{place}: {each}" for each in _never(rule.expr, kinds)]
+        if re.search(r"\b(and|or|unless)\b", promql.outermost(rule.expr)):
+            said.append(f"{place}: is more than one comparison, and is left out")
+        elif one := _from_rule(rule):
+            said += _kept(found, one, place)
         else:
-            said.append(f"{name}: alerting_rules[{index}] {rule.alert}: compares with no number, and is left out")
+            said.append(f"{place}: compares with no number, and is left out")
     return replace(ours, thresholds=MappingProxyType(found), recorded=MappingProxyType({})), said
+
+
+def _kept(found: dict[str, Threshold], threshold: Threshold, place: str) -> Iterator[str]:
+    """Add it to what was found, and what is to be said of that."""
+    if threshold.name in found:
+        yield f"{place}: its alert, {threshold.name}, stands twice; the first one is taken"
+        return
+    found[threshold.name] = threshold
+    warning, critical = (threshold.limits.get(each) for each in ("warning", "critical"))
+    if warning is not None and critical is not None and warning >= critical:
+        yield f"{place}: warning, {warning:g}, is not milder than critical, {critical:g}"
 
 
 @cache
@@ -174,21 +215,24 @@ def _never(query: str, kinds: Mapping[str, str]) -> Iterator[str]:
             yield f"{name} is exported by nobody, so that it never matches"
 
 
-def _limits(metric: _Metric, analysis: Mapping[str, Any]) -> tuple[dict[str, float], str]:
-    """Its limits, and a note where the file says two things."""
+def _limits(metric: _Metric, analysis: Mapping[str, Any]) -> tuple[dict[str, float], list[str]]:
+    """Its limits, and notes where the file says two things, or no number."""
     own = metric.threshold.found() if metric.threshold else {}
     key, ending = _OF_CATEGORY.get(metric.category, ("", ""))
     told = analysis.get(key)
     general: dict[str, float] = {}
+    notes = []
     if isinstance(told, dict):
         factor = MEGABYTE if ending == "_mb" else 1.0
         for severity in ("warning", "critical"):
             value = told.get(severity + ending, told.get(severity))
-            if isinstance(value, int | float):
+            if isinstance(value, int | float) and math.isfinite(value):
                 general[severity] = value * factor
+            elif value is not None and not own:
+                notes.append(f"analysis.{key} has no number for {severity}")
     if own and general and own != general:
-        return own, f"its threshold is not that of analysis.{key}; its own is taken"
-    return own or general, ""
+        notes.append(f"its threshold is not that of analysis.{key}; its own is taken")
+    return own or general, notes
 
 
 def _gained(query: str, kinds: Mapping[str, str]) -> tuple[str, list[str]]:
@@ -201,8 +245,14 @@ def _gained(query: str, kinds: Mapping[str, str]) -> tuple[str, list[str]]:
 
 
 def _levels(query: str, kinds: Mapping[str, str]) -> Set[str]:
+    """What grows and is read by its level; what is also read by an offset is compared with what it was."""
     counters = {name for name in metrics_in(query) if kinds.get(name) == "counter"}
-    return {name for name in counters if re.search(LEVEL.format(re.escape(name)), query)}
+    patterns = {name: LEVEL.format(re.escape(name)) for name in counters}
+    return {
+        name
+        for name, level in patterns.items()
+        if re.search(level, query) and not re.search(level + r"\s+offset\b", query)
+    }
 
 
 def _threshold(key: str, metric: _Metric, query: str, limits: Mapping[str, float]) -> Threshold:
@@ -226,7 +276,7 @@ def _threshold(key: str, metric: _Metric, query: str, limits: Mapping[str, float
 
 def _from_rule(rule: _Rule) -> Threshold | None:
     """An alert of the file; None where it compares with no number."""
-    match = re.fullmatch(r"(?s)(.*?)\s*(>=|<=|>|<)\s*(-?[0-9.]+(?:e[0-9]+)?)\s*", rule.expr)
+    match = re.fullmatch(r"(?s)(.*?)\s*(>=|<=|>|<)\s*([+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?)\s*", rule.expr)
     if match is None:
         return None
     text = rule.annotations.get("summary") or rule.summary or rule.alert

@@ -1,4 +1,4 @@
-"""PromQL as text: which series a query reads, and how long a duration is."""
+"""PromQL as text: which series a query reads, which brackets it leaves open, and how long a duration is."""
 
 import re
 
@@ -11,12 +11,29 @@ _NOT_NAMES = re.compile(
     re.VERBOSE,
 )
 _WORDS = re.compile(r"(?<![\w:.$])[A-Za-z_:][\w:]*(?!\s*\(|[\w:])")
+_STRING = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`[^`]*`""")
+_INNER = r"""[^()\[\]{}'"`]*"""
+_PAIR = re.compile(rf"\({_INNER}\)|\[{_INNER}\]|\{{{_INNER}\}}")
 _KEYWORDS = frozenset(("and", "or", "unless", "bool", "offset", "group_left", "group_right", "inf", "nan"))
 
 
 def metrics_in(query: str) -> set[str]:
     """Names of the series a PromQL query reads."""
     return set(_WORDS.findall(_NOT_NAMES.sub(" ", query))) - _KEYWORDS
+
+
+def outermost(query: str) -> str:
+    """What of a query stands in no string and no brackets; a bracket or quote that is left has no other one."""
+    rest, before = _STRING.sub(" ", query), ""
+    while rest != before:
+        rest, before = _PAIR.sub(" ", rest), rest
+    return rest
+
+
+def lone(query: str) -> str:
+    """The first bracket or quote that has no other one; "" where there is none."""
+    found = re.search(r"""[()\[\]{}'"`]""", outermost(query))
+    return found[0] if found else ""
 
 
 def seconds(duration: str) -> float:

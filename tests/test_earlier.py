@@ -70,10 +70,76 @@ def test_what_is_no_such_file() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("entry", "place", "said"),
+    [
+        ('query: "", metricName: a', "1: metrics[0].query", "asks for nothing"),
+        ('query: "sum(up", metricName: a', "1: metrics[0].query", "( has no other one"),
+        ("query: up, metricName: '***'", "1: metrics[0].metricName",
+         "an alert cannot be named after it: it has neither letters nor digits"),
+        ("query: up, metricName: a, threshold: {warning: .nan}", "1: metrics[0].threshold.warning",
+         "Input should be a finite number"),
+    ],
+)  # fmt: skip
+def test_an_entry_that_is_no_whole_one_is_an_error_with_its_line(entry: str, place: str, said: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        earlier.read(f"metrics: [{{{entry}}}]\n", "old.yaml", OURS)
+    assert str(caught.value) == f"old.yaml:{place}: {said}"
+
+
+def test_a_wait_that_is_none_is_an_error_with_its_line() -> None:
+    with pytest.raises(BadInput) as caught:
+        earlier.read("metrics: []\nalerting_rules: [{alert: a, expr: up > 1, for: 5 minutes}]\n", "old.yaml", OURS)
+    assert str(caught.value) == (
+        "old.yaml:2: alerting_rules[0].for: '5 minutes' is not a duration such as 90s or 1h30m"
+    )
+
+
+FLOWS = "query: ovs_vswitchd_dp_flows_total, metricName: FLOWS, "
+
+
+@pytest.mark.parametrize(
+    ("text", "kept", "said"),
+    [
+        (f"metrics: [{{{FLOWS}threshold: {{warning: 9, critical: 5}}}}]", {"warning": 9, "critical": 5},
+         "metrics[0] FLOWS: warning, 9, is not milder than critical, 5"),
+        (f"metrics: [{{{FLOWS}threshold: {{warning: 1}}}}, {{query: b, metricName: flows, threshold: {{warning: 2}}}}]",
+         {"warning": 1}, "metrics[1] flows: its alert, OvnwatchFlows, stands twice; the first one is taken"),
+        (f"metrics: [{{{FLOWS}threshold: {{warning: 1}}}}]\nalerting_rules: [{{alert: flows, expr: up < 1}}]",
+         {"warning": 1}, "alerting_rules[0] flows: its alert, OvnwatchFlows, stands twice; the first one is taken"),
+        (f"metrics: [{{{FLOWS}category: cpu}}]\nanalysis: {{cpu_thresholds: {{warning_percent: many}}}}", None,
+         "metrics[0] FLOWS: analysis.cpu_thresholds has no number for warning"),
+        ("metrics: []\nalerting_rules: [{alert: flows, expr: up > 5 and up > 3}]", None,
+         "alerting_rules[0] flows: is more than one comparison, and is left out"),
+    ],
+)  # fmt: skip
+def test_what_says_two_things_or_no_whole_one_is_said(text: str, kept: dict[str, float] | None, said: str) -> None:
+    read, notes = earlier.read(text, "old.yaml", OURS)
+    assert notes == [f"old.yaml: {said}"]
+    assert (dict(read.thresholds["OvnwatchFlows"].limits) if kept else dict(read.thresholds)) == (kept or {})
+
+
+def test_what_grows_and_is_compared_with_what_it_was_stays_as_it_is() -> None:
+    query = "ovs_vswitchd_rconn_overflow - ovs_vswitchd_rconn_overflow offset 5m"
+    read, _ = earlier.read(f"metrics: [{{query: {query}, metricName: a, threshold: {{warning: 9}}}}]", "old.yaml", OURS)
+    assert read.thresholds["OvnwatchA"].query == query
+
+
+def test_a_limit_may_have_an_exponent() -> None:
+    read, said = earlier.read("metrics: []\nalerting_rules: [{alert: a, expr: up < -1.5e-3}]\n", "old.yaml", OURS)
+    assert (dict(read.thresholds["OvnwatchA"].limits), said) == ({"warning": -0.0015}, [])
+
+
 def test_a_rule_that_compares_with_no_number_is_left_out() -> None:
     read, said = earlier.read("metrics: []\nalerting_rules: [{alert: a, expr: up == b}]\n", "old.yaml", OURS)
     assert not read.thresholds
     assert said == ["old.yaml: alerting_rules[0] a: compares with no number, and is left out"]
+
+
+def test_a_file_without_any_limit_is_not_in_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "old.yaml").write_text("metrics: []\n")
+    assert command.main(["check", "--metrics", str(tmp_path / "old.yaml")]) == 2
+    assert capsys.readouterr().out == "there is no alert in it\n"
 
 
 def test_both_commands_take_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -71,11 +71,16 @@ def test_what_a_site_chooses(tmp_path: Path) -> None:
         assert metadata["labels"]["release"] == "stack"
         assert metadata["name"] == f"ovnwatch-{file.stem}"
     assert command.main(["check", *said[:3], f"--rules-dir={tmp_path}"]) == 0
+    assert command.main(["check", *said[:3], f"--rules-dir={tmp_path / 'nowhere'}"]) == 1
     (tmp_path / "ovs.yaml").write_text("")
     assert command.main(["check", *said[:3], f"--rules-dir={tmp_path}"]) == 2
 
 
-@pytest.mark.parametrize("flag", ["--label=release", "--form=paper", "--what"])
+@pytest.mark.parametrize(
+    "flag",
+    ["--label=release", "--label==x", "--label=a b=c", "--label=a=c d", "--label=a=" + "x" * 64, "--label=a/b/c=d",
+     "--namespace=A", "--namespace=", "--namespace=a.b", "--form=paper", "--what"],
+)  # fmt: skip
 def test_what_cannot_be_chosen_is_no_verdict(flag: str) -> None:
     with pytest.raises(SystemExit, match="1"):
         command.main(["check", flag])

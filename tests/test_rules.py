@@ -86,6 +86,31 @@ def test_a_place_that_cannot_be_written_is_said(tmp_path: Path, capsys: pytest.C
     assert str(tmp_path / "file") in capsys.readouterr().err
 
 
+@pytest.mark.system("promtool")
+def test_a_query_that_prometheus_cannot_read_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / "metrics.yaml").read_text()
+    assert text.count("absent(ovnwatch_build_info)") == 1
+    (tmp_path / "metrics.yaml").write_text(text.replace("absent(ovnwatch_build_info)", "absent(ovnwatch_build_info +)"))
+
+    assert command.main(["check", "--metrics", str(tmp_path / "metrics.yaml")]) == 2
+    (line,) = capsys.readouterr().out.splitlines()
+    assert re.match(r"exporters\.yaml: .*OvnwatchExporterAbsent.*could not parse expression", line)
+
+
+def test_without_promtool_it_is_said_that_queries_are_not_parsed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert command.main(["check"]) == 0
+    assert "promtool is not here" in capsys.readouterr().out
+
+
+def test_a_file_that_is_no_text_is_one_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "metrics.yaml").write_bytes(b"metrics: \xff\xfe")
+    assert command.main(["check", "--metrics", str(tmp_path / "metrics.yaml")]) == 1
+    assert "metrics.yaml" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("text", ["0s", "5m", "1m30s", "1d12h", "250ms", "1h0m5s"])
 def test_durations_survive_the_way_there_and_back(text: str) -> None:
     assert catalog.seconds(rules.duration(catalog.seconds(text))) == catalog.seconds(text)
