@@ -11,7 +11,7 @@ _NOT_NAMES = re.compile(
     re.VERBOSE,
 )
 _WORDS = re.compile(r"(?<![\w:.$])[A-Za-z_:][\w:]*(?!\s*\(|[\w:])")
-_STRING = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`[^`]*`""")
+_STRING = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`[^`]*`|#[^\n]*""")
 _INNER = r"""[^()\[\]{}'"`]*"""
 _PAIR = re.compile(rf"\({_INNER}\)|\[{_INNER}\]|\{{{_INNER}\}}")
 _KEYWORDS = frozenset(("and", "or", "unless", "bool", "offset", "group_left", "group_right", "inf", "nan"))
