@@ -10,7 +10,9 @@ from running import CODE
 from test_lab import NEEDS
 
 from exporters import catalog
+from lab.monitoring import Notice
 from lab.ovn import faults
+from lab.ovn.alarms import Arrived
 
 SECONDS = 400  # it takes a bit over a minute on a machine that is not busy
 
@@ -20,6 +22,17 @@ def test_faults_name_alerts_there_are_and_many() -> None:
     assert named <= set(catalog.load().thresholds)
     assert len(named) >= 30
     assert {f"Ovnwatch{name}" for name in faults.AFTERWARDS} <= named
+
+
+def test_what_lasts_from_before_the_quiet_time_came_too_early() -> None:
+    def notice(name: str, status: str, node: str = "ch1") -> Notice:
+        return Notice(f"Ovnwatch{name}", "warning", status, {"alertname": name, "k8s_node": node}, "text", 1.0)
+
+    arrived = Arrived()
+    arrived.told([notice(name, "firing") for name in ("Watchdog", "CollectorFailing", "TunnelsDown", "OutageEnded")])
+    arrived.told([notice("TunnelsDown", "resolved"), notice("CollectorFailing", "resolved", node="ch2")])
+    arrived.begin()
+    assert set(arrived.first) == {"Watchdog", "CollectorFailing"}
 
 
 @pytest.mark.needs_root(*NEEDS)

@@ -36,18 +36,27 @@ SETTLE_SECONDS = 5.0  # of streams that are up: BFD, gateways
 
 
 class Arrived:
-    """What the receiver was told: the first notice of each alert, and how many in all."""
+    """What the receiver was told: the first notice of each alert, how many in all, and which last."""
 
     def __init__(self) -> None:
         self.first: dict[str, Notice] = {}
         self.count: dict[str, int] = {}
+        self.lasting: dict[frozenset[tuple[str, str]], str] = {}
 
     def told(self, notices: list[Notice]) -> None:
         for each in notices:
-            name = each.name.removeprefix(BEGINNING)
+            name, labels = each.name.removeprefix(BEGINNING), frozenset(each.labels.items())
             if each.status == "firing":
                 self.first.setdefault(name, each)
                 self.count[name] = self.count.get(name, 0) + 1
+                self.lasting[labels] = name
+            else:
+                self.lasting.pop(labels, None)
+
+    def begin(self) -> None:
+        """Forget what came and went before; what lasts has come too early. An outage of the start may be told of."""
+        lasting = {name for name in self.lasting.values() if name != "OutageEnded"}
+        self.first = {name: first for name, first in self.first.items() if name in lasting}
 
     def lacks(self, names: Iterable[str]) -> list[str]:
         return [name for name in names if name not in self.first]
@@ -89,7 +98,7 @@ async def _perform(quiet: float, lab: Lab, programs: tuple[str, str], children: 
         if not await until(lambda: _settled(there), WELL_SECONDS):
             show.event("lacks", f"quiet: alerts of the beginning are there after {WELL_SECONDS:g} s", "bad")
         await asyncio.sleep(SETTLE_SECONDS)
-        arrived.first = {name: first for name, first in arrived.first.items() if name in ALWAYS}
+        arrived.begin()
         show.event("quiet", f"nothing is broken for {quiet:g} s")
         await asyncio.sleep(quiet)
         early = [name for name in arrived.first if name not in ALWAYS]
