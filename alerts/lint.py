@@ -7,6 +7,7 @@ from typing import Any
 from exporters.catalog import SEVERITIES, Catalog, metrics_in, seconds
 
 LONGEST_FOR = 600.0  # seconds: less than a step of a migration
+SHORTEST_FOR = 60.0  # where it waits at all: a sample of scrapes 30 s apart lasts as long as a wait of 30 s
 LONGEST_INTERVAL = 300.0
 LABELS = {"severity", "component"}
 ANNOTATIONS = {"summary", "description", "recommendation", "runbook_url"}
@@ -75,6 +76,8 @@ def _alert(rule: Mapping[str, Any]) -> Iterator[str]:
         yield "compares nothing: it would fire for any value"
     if not 0 <= seconds(rule.get("for", "0s")) <= LONGEST_FOR:
         yield f"waits longer than {LONGEST_FOR:g} s"
+    if 0 < seconds(rule.get("for", "0s")) < SHORTEST_FOR:
+        yield f"waits for less than {SHORTEST_FOR:g} s, which a single sample may outlast"
     labels, notes = rule.get("labels", {}), rule.get("annotations", {})
     if labels.get("severity") not in SEVERITIES or labels.keys() < LABELS:
         yield f"needs the labels {', '.join(sorted(LABELS))}"

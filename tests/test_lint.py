@@ -78,6 +78,7 @@ def test_what_is_right(expression: str) -> None:
     [
         ({"alert": "hot_things"}, "hot_things: its name is not in CamelCase"),
         ({"for": "11m"}, "OvnwatchHot: waits longer than 600 s"),
+        ({"for": "30s"}, "OvnwatchHot: waits for less than 60 s, which a single sample may outlast"),
         ({"labels": {"severity": "major", "component": "x"}}, "OvnwatchHot: needs the labels component, severity"),
         ({"labels": {"severity": "info"}}, "OvnwatchHot: needs the labels component, severity"),
         (
