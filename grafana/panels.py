@@ -305,7 +305,6 @@ def _table(
                 "footer": {
                     "countRows": False,
                     "enablePagination": True,
-                    "fields": "",
                     "reducer": ["sum"],
                     "show": False,
                 },
