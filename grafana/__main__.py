@@ -11,7 +11,7 @@ from typing import Any
 
 from grafana import connectivity, itself, migration, network, overview, ovn, ovs, packing
 
-DASHBOARDS: dict[str, Callable[..., dict[str, Any]]] = {
+DASHBOARDS: dict[str, Callable[[], dict[str, Any]]] = {
     "overview": overview.board,
     "migration": migration.board,
     "connectivity": connectivity.board,
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args.output_dir.mkdir(parents=True, exist_ok=True)
         for name, board in DASHBOARDS.items():
-            text = packing.text(board(multi_cluster=args.multi_cluster))
+            text = packing.text(packing.chosen(board(), multi_cluster=args.multi_cluster))
             (args.output_dir / f"{name}.json").write_text(text, encoding="utf-8")
     except OSError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)

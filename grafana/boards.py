@@ -3,7 +3,7 @@
 1. What comes out is classic JSON of schema version 39, in which Grafana 9.4 to 13 migrate nothing: nothing that is null
    but the first threshold step's value, no key of older Grafanas, keys sorted.
 2. A panel's id comes from its key, so that links to it and diffs survive a new neighbour. Its place comes from `grid`.
-3. `cluster` narrows everything; it is shown only where one Prometheus has several clusters.
+3. `cluster` narrows everything, and is hidden here; `packing` shows it where one Prometheus has several clusters.
 """
 
 import json
@@ -84,9 +84,8 @@ def board(
     *,
     settings: Sequence[Setting] = (),
     marks: Sequence[Mark] = (),
-    multi_cluster: bool = False,
 ) -> Json:
-    """A whole board; `choices` in the order in which each narrows the next. The cluster shows where there are several.
+    """A whole board; `choices` in the order in which each narrows the next.
 
     Raises ValueError when two panels would have the same id, and for a uid that Grafana refuses.
     """
@@ -108,7 +107,7 @@ def board(
         schemaVersion=SCHEMA_VERSION,
         time=core.Time("now-1h", "now"),
         annotations=core.Annotations(list=[_alerts_and_notes(), *map(_mark, marks)]),
-        templating=core.Templating(list=[*_variables(choices, multi_cluster=multi_cluster), *map(_setting, settings)]),
+        templating=core.Templating(list=[*_variables(choices), *map(_setting, settings)]),
         links=[core.DashboardLink(asDropdown=True, includeVars=True, keepTime=True, tags=[TAG], title=TAG)],
         panels=panels,
     )
@@ -182,7 +181,7 @@ def _setting(setting: Setting) -> Json:
     }
 
 
-def _variables(choices: Sequence[Choice], *, multi_cluster: bool) -> list[Json]:
+def _variables(choices: Sequence[Choice]) -> list[Json]:
     cluster = Choice("cluster", "Cluster", choices[0].metric)
     made = [_datasource()]
     for number, choice in enumerate([cluster, *choices]):
@@ -192,7 +191,7 @@ def _variables(choices: Sequence[Choice], *, multi_cluster: bool) -> list[Json]:
         query = f"label_values({choice.metric}{f'{{{matchers}}}' if matchers else ''}, {choice.label})"
         made.append(_variable(choice, query))
     # Series of a single cluster carry no such label, and `.*` selects them, too.
-    made[1] |= {"allValue": ".*", "hide": 0 if multi_cluster else HIDDEN}
+    made[1] |= {"allValue": ".*", "hide": HIDDEN}
     return made
 
 

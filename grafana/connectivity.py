@@ -386,7 +386,7 @@ WORDS = Row(
 ROWS = (VERDICT, STATES, OUTAGES, PATHS, BROKEN, WORDS)
 
 
-def board(*, multi_cluster: bool = False) -> parts.Json:
+def board() -> parts.Json:
     """The board's JSON."""
     return boards.board(
         UID,
@@ -396,5 +396,4 @@ def board(*, multi_cluster: bool = False) -> parts.Json:
         ROWS,
         CHOICES,
         marks=marks.OF_THE_CLUSTER,
-        multi_cluster=multi_cluster,
     )

@@ -274,7 +274,7 @@ PEERS = Row(
 ROWS = (WELL, OBSERVING, COST, PEERS)
 
 
-def board(*, multi_cluster: bool = False) -> parts.Json:
+def board() -> parts.Json:
     """The board's JSON."""
     return boards.board(
         UID,
@@ -283,5 +283,4 @@ def board(*, multi_cluster: bool = False) -> parts.Json:
         ROWS,
         CHOICES,
         marks=marks.OF_THE_CLUSTER,
-        multi_cluster=multi_cluster,
     )

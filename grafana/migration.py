@@ -328,7 +328,7 @@ CLUSTER_SAYS = Row(
 ROWS = (NOW, STORY, COMPARED, COSTS, CLUSTER_SAYS)
 
 
-def board(*, multi_cluster: bool = False) -> parts.Json:
+def board() -> parts.Json:
     """The board's JSON."""
     return boards.board(
         UID,
@@ -338,5 +338,4 @@ def board(*, multi_cluster: bool = False) -> parts.Json:
         overview.CHOICES,
         settings=(BEFORE,),
         marks=marks.ALL,
-        multi_cluster=multi_cluster,
     )

@@ -320,7 +320,7 @@ INVENTORY = Row(
 ROWS = (WELL, TRAFFIC, STATES, ADDRESSES, INVENTORY)
 
 
-def board(*, multi_cluster: bool = False) -> parts.Json:
+def board() -> parts.Json:
     """The board's JSON."""
     return boards.board(
         UID,
@@ -329,5 +329,4 @@ def board(*, multi_cluster: bool = False) -> parts.Json:
         ROWS,
         nodes.CHOICES,
         marks=marks.ALL,
-        multi_cluster=multi_cluster,
     )

@@ -191,7 +191,7 @@ WHERE = Row(
 ROWS = (VERDICT, WHERE)
 
 
-def board(*, multi_cluster: bool = False) -> parts.Json:
+def board() -> parts.Json:
     """The board's JSON."""
     return boards.board(
         UID,
@@ -201,5 +201,4 @@ def board(*, multi_cluster: bool = False) -> parts.Json:
         CHOICES,
         settings=(BUDGET,),
         marks=marks.OF_THE_CLUSTER,
-        multi_cluster=multi_cluster,
     )

@@ -455,7 +455,7 @@ CONTENT = Row(
 ROWS = (WELL, LAG, PLACES, TUNNELS, WORK, CLUSTERS, CONTENT)
 
 
-def board(*, multi_cluster: bool = False) -> parts.Json:
+def board() -> parts.Json:
     """The board's JSON."""
     return boards.board(
         UID,
@@ -464,5 +464,4 @@ def board(*, multi_cluster: bool = False) -> parts.Json:
         ROWS,
         nodes.CHOICES,
         marks=marks.ALL,
-        multi_cluster=multi_cluster,
     )

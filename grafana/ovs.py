@@ -468,7 +468,7 @@ INSIDE = Row(
 ROWS = (WELL, COST, TABLES, UPCALLS, NODES, INTERFACES, INSIDE)
 
 
-def board(*, multi_cluster: bool = False) -> parts.Json:
+def board() -> parts.Json:
     """The board's JSON."""
     return boards.board(
         UID,
@@ -477,5 +477,4 @@ def board(*, multi_cluster: bool = False) -> parts.Json:
         ROWS,
         nodes.CHOICES,
         marks=marks.ALL,
-        multi_cluster=multi_cluster,
     )

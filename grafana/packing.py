@@ -4,6 +4,7 @@ To add a form: a function of the boards, and a line in FORMS.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ Boards = Mapping[str, Board]  # by the names of their files
 FOLDER = "ovnwatch"
 MOUNTED = "/var/lib/grafana/dashboards/ovnwatch"
 CONSOLE_NAMESPACE = "openshift-config-managed"
+# An expression each of whose series is of one cluster, by its outermost aggregation.
+BY_CLUSTER = re.compile(r"(?:\d+ \* |(?:top|bottom)k\(\d+, |histogram_quantile\([\d.]+, )*\w+ by \(cluster\b")
 NAMES = {"app.kubernetes.io/name": "ovnwatch", "app.kubernetes.io/component": "dashboards"}
 
 
@@ -28,11 +31,30 @@ class Where(NamedTuple):
 
 
 def chosen(board: Board, *, multi_cluster: bool) -> Board:
-    """The board as it is committed, or with a visible choice of clusters."""
+    """The board as it is committed, or with a visible choice of clusters, whose names series and marks then bear."""
     if not multi_cluster:
         return board
     variables = [{**each, "hide": 0} if each["name"] == "cluster" else each for each in board["templating"]["list"]]
-    return {**board, "templating": {"list": variables}}
+    marks = [{**each, "titleFormat": _named(each, "titleFormat")} for each in board["annotations"]["list"][1:]]
+    return {
+        **board,
+        "templating": {"list": variables},
+        "annotations": {"list": [board["annotations"]["list"][0], *marks]},
+        "panels": [_clustered(each) for each in board["panels"]],
+    }
+
+
+def _clustered(panel: Board) -> Board:
+    inner = {"panels": [_clustered(each) for each in panel["panels"]]} if "panels" in panel else {}
+    if panel["type"] == "table" or "targets" not in panel:  # a table has a column for it
+        return panel | inner
+    return panel | {"targets": [each | {"legendFormat": _named(each, "legendFormat")} for each in panel["targets"]]}
+
+
+def _named(asks: Board, name: str) -> str:
+    """What the series that something asks for are called, with their cluster before it if each is of one."""
+    called = str(asks[name])
+    return f"{{{{cluster}}}} {called}" if BY_CLUSTER.match(asks["expr"]) else called
 
 
 def text(board: Board) -> str:

@@ -125,7 +125,23 @@ def test_several_clusters_are_chosen_from_by_a_variable(tmp_path: Path) -> None:
         made, committed = json.loads(file.read_text()), BOARDS[file.stem]
         assert [made["templating"]["list"][1][key] for key in ("name", "hide")] == ["cluster", 0]
         made["templating"]["list"][1]["hide"] = committed["templating"]["list"][1]["hide"]
-        assert made == committed
+        assert json.loads(json.dumps(made).replace("{{cluster}} ", "")) == committed
+
+
+def test_of_several_clusters_what_is_called_alike_is_told_apart(tmp_path: Path) -> None:
+    """But in tables, which have a column for it, where all clusters are one value, and by their scrapes."""
+    assert command.main(["--output-dir", str(tmp_path), "--multi-cluster"]) == 0
+
+    boards = [json.loads(file.read_text()) for file in tmp_path.iterdir()]
+    shown = [
+        panel for board in boards for panel in panels_of(board) if panel["type"] in ("timeseries", "state-timeline")
+    ]
+    alike = [
+        each for panel in shown for each in panel["targets"] if not each["legendFormat"].startswith("{{cluster}} ")
+    ]
+    assert {each["legendFormat"] for each in alike} == {"{{job}} {{instance}}"}
+    marks = [mark for board in boards for mark in board["annotations"]["list"][1:]]
+    assert all(mark["titleFormat"].startswith("{{cluster}} ") for mark in marks)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
