@@ -16,6 +16,7 @@ from grafana.queries import (
     estimate,
     measured,
     now,
+    observed,
     of_one_source,
     round_trip,
     share,
@@ -258,7 +259,7 @@ PATHS = Row(
                 ),
                 Column(
                     "Availability, worst",
-                    by_way("min", f"1 - {measured(OUTAGE_SECONDS)} / {measured('ovnwatch_observed_seconds_total')}"),
+                    by_way("min", f"1 - {measured(OUTAGE_SECONDS)} / {observed()}"),
                     "ratio",
                     decimals=3,
                 ),

@@ -16,6 +16,7 @@ SEVERITIES = {"info": BLUE, "warning": ORANGE, "critical": VERMILION}
 UNITS = {
     "seconds": "s",
     "timestamp": "dateTimeAsIso",
+    "moment": "dateTimeAsIsoNoDateIfToday",  # a timestamp that is mostly of today
     "ratio": "percentunit",
     "bytes": "bytes",
     "bit rate": "bps",

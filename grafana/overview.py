@@ -3,6 +3,8 @@
 from grafana import boards, looks, marks, nodes, panels, parts
 from grafana.boards import Choice, Row, Setting
 from grafana.grid import Size
+from grafana.looks import Word
+from grafana.nodes import top
 from grafana.parts import Column, Query
 from grafana.queries import ANY, OPEN, WATCHED, bound, covered, estimate, measured, state_now, state_of_targets, streams
 
@@ -17,7 +19,33 @@ CHOICES = (
 BUDGET = Setting("budget", "Budget, seconds", ("60", "10", "30", "120", "300", "600", "1800"))
 CLUSTER = '{cluster=~"$cluster"}'
 NODE = '{cluster=~"$cluster",k8s_node=~"$k8s_node"}'
-FIRING = 'ALERTS{cluster=~"$cluster",alertname=~"Ovnwatch.*",alertname!="OvnwatchWatchdog",alertstate="firing"}'
+OURS = '{cluster=~"$cluster",alertname=~"Ovnwatch.*",alertname!="OvnwatchWatchdog"}'
+FIRING = f'ALERTS{OURS.removesuffix("}")},alertstate="firing"}}'
+SEVERITIES = (
+    Word(3, "critical", looks.VERMILION),
+    Word(2, "warning", looks.ORANGE),
+    Word(1, "info", looks.BLUE),
+    Word(0, "ok", looks.GREEN),
+)
+SEVERITY = "max by (cluster, alertname) ({})".format(
+    " or ".join(
+        f'{FIRING.removesuffix("}")},severity="{each.text}"}} * {each.value}' for each in SEVERITIES if each.value
+    )
+)
+# The watchdog fires whenever rules are evaluated, so that a table without a row says that they are not.
+WATCHDOG = f'ALERTS{CLUSTER.removesuffix("}")},alertname="OvnwatchWatchdog"}}'
+NOTHING_FIRES = f'label_replace(max by (cluster) ({WATCHDOG}) * 0, "alertname", "nothing fires", "", "")'
+LAST_START, LAST_END = (f"ovnwatch_last_outage_{each}_timestamp_seconds{ANY}" for each in ("start", "end"))
+GATE = (
+    Word(0, "go", looks.GREEN),
+    Word(1, "wait", looks.ORANGE),
+    Word(2, "stop", looks.VERMILION),
+    Word(3, "stop", looks.VERMILION),  # and wait
+)
+QUIET = 60  # seconds without an outage, as `ovnwatch gate` wants them
+NOT_ALL_UP = f"(max({state_now()}) > bool {looks.UP.code})"
+JUST_ENDED = f"(time() - max({LAST_END}) < bool {QUIET} or vector(0))"
+SPENT = f"(max({bound('upper')}) > bool $budget or vector(0))"
 DAEMONS = 'daemon=~"ov[ns].*"'
 PAIR = {"source": "Source", "target": "Target", "path": "Path", "protocol": "Protocol", "family": "IP"}
 
@@ -30,13 +58,9 @@ def to_node(expr: str) -> str:
     return f'max by (cluster, k8s_node) (label_join({joined}, "k8s_node", "", "target_node"))'
 
 
-def worst(expr: str, count: int = 10) -> str:
-    return f"topk({count}, {expr} > 0)"
-
-
 VERDICT = Row(
     "verdict",
-    "Is it broken, and what did it cost?",
+    "Is it broken, since when, and may the next node go?",
     [
         panels.stat(
             "down-now",
@@ -47,6 +71,7 @@ VERDICT = Row(
             unit="count",
             size=Size(3, 4),
             mappings=looks.bad_above_zero(looks.VERMILION),
+            links=[parts.Link("Which, and by which path", boards.address("ovnwatch-connectivity"))],
         ),
         panels.stat(
             "streams-by-state",
@@ -55,8 +80,50 @@ VERDICT = Row(
             "health nor an outage.",
             [Query(f'count_values("state", {state_now()})', "{{state}}")],
             unit="count",
-            size=Size(5, 4),
+            size=Size(6, 4),
             overrides=panels.state_names(),
+        ),
+        panels.stat(
+            "since",
+            "Since when",
+            "When the oldest outage began that is still open; if none is, when the last one ended. Good: quiet since "
+            "before the work began. No data: no outage is known.",
+            [
+                Query(f"min({LAST_START} and {OPEN} == 1) * 1000", "out since"),
+                Query(f"(max({LAST_END}) unless on () max({OPEN}) == 1) * 1000", "quiet since"),
+            ],
+            unit="moment",
+            size=Size(5, 4),
+            overrides=[
+                panels.series(f"/^{name}$/", color={"mode": "fixed", "fixedColor": colour})
+                for name, colour in (("out since", looks.VERMILION), ("quiet since", looks.GREEN))
+            ],
+        ),
+        panels.stat(
+            "phase",
+            "Phase",
+            "The phase that the cluster is in now, and the nodes whose turn it is. Good: what is planned for this "
+            "hour. No data: no phase, or nobody tells one.",
+            [
+                Query(f"max by (cluster, kind, phase) (ovnwatch_migration_phase{CLUSTER})", "{{kind}}: {{phase}}"),
+                Query(f"max by (cluster, k8s_node, phase) (ovnwatch_node_phase{NODE})", "{{k8s_node}}: {{phase}}"),
+            ],
+            unit="state",
+            size=Size(6, 4),
+            mappings=looks.words(looks.IS_SO),
+            names=True,
+        ),
+        panels.stat(
+            "go",
+            "May the next node go?",
+            "Go: every stream is up, no outage ended within the last minute, and of the budget something is left. "
+            "Wait: one of the first two does not hold, also while a stream that was there in the range is unknown or "
+            "has no data. Stop: the budget is spent. Good: go. A bastion answers the same to `ovnwatch gate`, for its "
+            "own window.",
+            [Query(f"clamp_max({NOT_ALL_UP} + {JUST_ENDED}, 1) + 2 * {SPENT}", "go")],
+            unit="state",
+            size=Size(4, 4),
+            mappings=looks.words(GATE),
         ),
         panels.stat(
             "outage-seconds",
@@ -69,7 +136,7 @@ VERDICT = Row(
                 Query(f"max({bound('upper')})", "at most"),
             ],
             unit="seconds",
-            size=Size(5, 4),
+            size=Size(10, 3),
             threshold="OvnwatchOutageEnded",
             decimals=2,
         ),
@@ -80,7 +147,7 @@ VERDICT = Row(
             "judge a window by its own budget; this is for the range that is shown.",
             [Query(f"$budget - max({bound('upper')})", "left")],
             unit="seconds",
-            size=Size(3, 4),
+            size=Size(7, 3),
             mappings=looks.bad_below_zero(),
             decimals=1,
         ),
@@ -88,33 +155,20 @@ VERDICT = Row(
             "coverage",
             "Coverage",
             "The share of the range in which the least observed target and path was observed by the source that saw "
-            "it best. Good: above 99 %; below that no verdict is certain.",
+            "it best. Good: above 99 %; below that no verdict is certain. It is low while the exporters are younger "
+            "than the range.",
             [Query(f"min(max by (cluster, target, path) ({covered()}))", "coverage")],
             unit="ratio",
-            size=Size(3, 4),
+            size=Size(7, 3),
             threshold="OvnwatchNotObserving",
             decimals=1,
-        ),
-        panels.stat(
-            "phase",
-            "Phase",
-            "The phase that the cluster is in now, and the nodes whose turn it is. Good: what is planned for this "
-            "hour. No data: no phase, or nobody tells one.",
-            [
-                Query(f"max by (cluster, kind, phase) (ovnwatch_migration_phase{CLUSTER})", "{{kind}}: {{phase}}"),
-                Query(f"max by (cluster, k8s_node, phase) (ovnwatch_node_phase{NODE})", "{{k8s_node}}: {{phase}}"),
-            ],
-            unit="state",
-            size=Size(5, 4),
-            mappings=looks.words(looks.IS_SO),
-            names=True,
         ),
     ],
 )
 
 WHERE = Row(
     "where",
-    "What, since when, and who is worst off?",
+    "What, where, and what happened there?",
     [
         panels.status_history(
             "targets",
@@ -122,33 +176,43 @@ WHERE = Row(
             "The worst state of any stream to a target, whoever looks, in sixty cells over the range. Interrupted: an "
             "outage that ended within two minutes before. Good: up all along. Empty: no data, or no rules.",
             Query(state_of_targets(), "{{target}}"),
-            size=Size(14, 8),
+            size=Size(14, 7),
         ),
         panels.table(
             "alerts",
             "Alerts firing",
-            "What fires now, and for how many things. Good: none.",
-            [Column("Firing", f"count by (cluster, alertname, severity) ({FIRING})")],
-            rows={"alertname": "Alert", "severity": "Severity"},
-            size=Size(10, 8),
-            sort="Firing",
+            "What fires now, since when, and for how many things; the worst first. Good: nothing fires. No data: no "
+            "rules are evaluated.",
+            [
+                Column("Severity", f"{SEVERITY} or on (cluster) {NOTHING_FIRES}", "state", words=SEVERITIES),
+                Column(
+                    "Since",
+                    f"min by (cluster, alertname) (ALERTS_FOR_STATE{OURS} and ignoring (alertstate) {FIRING}) * 1000",
+                    "moment",
+                    missing="-",
+                ),
+                Column("Firing", f"count by (cluster, alertname) ({FIRING})", missing="-"),
+            ],
+            rows={"alertname": "Alert"},
+            size=Size(10, 7),
+            sort="Severity",
         ),
         panels.table(
             "worst-streams",
             "Worst streams",
-            "The ten streams that lost most in the range: about, and at most. Good: none is listed.",
+            "The ten streams that lost most in the range, about. Good: 0 s everywhere.",
             [
                 Column(
-                    "About",
-                    worst(measured("ovnwatch_outage_seconds_total")),
+                    "Lost",
+                    top(measured("ovnwatch_outage_seconds_total")),
                     "seconds",
                     threshold="OvnwatchOutageEnded",
                     decimals=2,
                 ),
             ],
             rows=PAIR,
-            size=Size(14, 8),
-            sort="About",
+            size=Size(14, 7),
+            sort="Lost",
             links={
                 "Source": [
                     parts.Link(
@@ -161,26 +225,24 @@ WHERE = Row(
             "worst-nodes",
             "Worst nodes",
             "What the worst stream to each node lost in the range, the ten with most, and how many of the node's "
-            "daemons of OVS and OVN were started in it. Good: none is listed.",
+            "daemons of OVS and OVN were started in it. Good: 0 s and 0 everywhere.",
             [
                 Column(
                     "Lost",
-                    worst(to_node(measured("ovnwatch_outage_seconds_total"))),
+                    top(to_node(measured("ovnwatch_outage_seconds_total"))),
                     "seconds",
                     threshold="OvnwatchOutageEnded",
                     decimals=2,
                 ),
-                Column(
-                    "Restarts",
-                    worst(nodes.named(nodes.started(DAEMONS))),
-                ),
+                Column("Restarts", top(nodes.named(nodes.started(DAEMONS)))),
             ],
             rows={"k8s_node": "Node"},
-            size=Size(10, 8),
+            size=Size(10, 7),
             sort="Lost",
             links={
                 "Node": [
                     parts.Link("OVS of this node", boards.address("ovnwatch-ovs", k8s_node="Node")),
+                    parts.Link("OVN of this node", boards.address("ovnwatch-ovn", k8s_node="Node")),
                     parts.Link("Network of this node", boards.address("ovnwatch-network", k8s_node="Node")),
                 ]
             },

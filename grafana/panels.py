@@ -45,8 +45,12 @@ def stat(
     overrides: Sequence[Json] = (),
     decimals: int | None = None,
     names: bool = False,
+    links: Sequence[Link] = (),
 ) -> Panel:
-    """Numbers of now, or of the whole range; several are told apart by their legends. `names`: say only these."""
+    """Numbers of now, or of the whole range; several are told apart by their legends. `names`: say only these.
+
+    `links`: where a click on a number leads.
+    """
     mappings = [looks.missing()] if mappings is None else mappings
     shape = core.Stat(
         **common(title, description, targets_of(queries, instant=True)),
@@ -62,7 +66,8 @@ def stat(
         textMode="name" if names else "value" if len(queries) == 1 and not overrides else "value_and_name",
         color={"mode": "thresholds"},
         overrides=[*_units(queries), *overrides],
-        extraJson={"options": {"wideLayout": True}},
+        extraJson={"options": {"wideLayout": True}}
+        | ({"fieldConfig": {"defaults": {"links": [*map(_link, links)]}}} if links else {}),
     )
     return Panel(key, size, shape.to_json_data())
 

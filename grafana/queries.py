@@ -3,6 +3,8 @@
 1. A stream is the same stream after its exporter was restarted in another pod, so every query brings its series
    together `by` the labels that make a stream (and `cluster`); any other label would split it for no visible reason.
 2. What is not known is not shown: a target never reached has lost no seconds that anybody counted, and shows none.
+   A value of 0 is of a stream that is observed now and was reached once: that costs a look at what is now, and not one
+   through all of the range.
 3. Counters over the range are read by increase(). Steps of a graph are subtracted instead: increase() sees nothing in a
    step shorter than two scrapes, and between two scrapes 30 s apart it makes up to 10 s of an outage of 5 s.
 4. An outage may keep Prometheus from the exporter, too. What was counted meanwhile belongs to the step in which it is
@@ -40,38 +42,41 @@ def now(metric: str) -> str:
 
 
 def measured(metric: str) -> str:
-    """What a counter gained in the range, one value a stream that was answered once and observed in the range."""
-    return streams(f"increase({metric}{ANY}[$__range]) and {_known_in_range()}")
+    """What a counter gained in the range, one value a stream: of those that lost anything, and of quiet ones."""
+    return f"({streams(f'increase({metric}{ANY}[$__range]) > 0')} or {_quiet()})"
 
 
 def bound(side: str) -> str:
     """Outage seconds of the range, `side` lower or upper, one value a stream; of an open outage as it stands now."""
-    return streams(f"{_bound(side)} and {_known_in_range()}")
+    ended = f"increase(ovnwatch_outage_seconds_{side}_total{ANY}[$__range]) > 0"
+    going = f"clamp_max(ovnwatch_last_outage_{side}_seconds{ANY}, $__range_s) and {OPEN} == 1"
+    return f"({streams(f'{ended} or {_apart(going)}')} or {_quiet()})"
 
 
 def estimate() -> str:
     """Outage seconds of the range, one value a stream; the counter of an open outage may lag behind its lower bound."""
-    counted = f"increase(ovnwatch_outage_seconds_total{ANY}[$__range])"
-    return streams(f"({_bound('lower')} > {counted} or {counted}) and {_known_in_range()}")
-
-
-def _bound(side: str) -> str:
-    ended = f"increase(ovnwatch_outage_seconds_{side}_total{ANY}[$__range])"
-    going = f"(clamp_max(ovnwatch_last_outage_{side}_seconds{ANY}, $__range_s) and {OPEN} == 1)"
-    return f"({ended} + {going} or {ended})"
+    return streams(f"{measured('ovnwatch_outage_seconds_total')} or {_apart(bound('lower'))}", "max")
 
 
 def covered() -> str:
     """The share of the range that was observed, one value a stream that was answered once."""
-    return f"clamp_max({streams(f'increase({OBSERVED}[$__range]) and {_reached_in_range()}')} / $__range_s, 1)"
+    reached = f"last_over_time({REACHED}[$__range])"  # also of an exporter that is gone, whose share is low
+    return f"clamp_max({streams(f'increase({OBSERVED}[$__range]) and {reached}')} / $__range_s, 1)"
 
 
-def _known_in_range() -> str:
-    return f"increase({OBSERVED}[$__range]) > 0 and {_reached_in_range()}"
+def observed() -> str:
+    """Seconds of the range that were observed, one value a stream; none of a stream that was not."""
+    return streams(f"increase({OBSERVED}[$__range]) > 0")
 
 
-def _reached_in_range() -> str:
-    return f"last_over_time({REACHED}[$__range])"
+def _quiet() -> str:
+    """0 for each stream that is observed and was answered once: it has a value although it gained nothing."""
+    return f"{streams(f'{REACHED} and {WATCHED} == 1', 'max')} * 0"
+
+
+def _apart(expr: str) -> str:
+    """Series that stand beside others of the same labels, until they are brought together."""
+    return f'label_replace({expr}, "beside", "1", "", "")'
 
 
 def step(metric: str) -> str:

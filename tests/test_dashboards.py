@@ -539,9 +539,17 @@ def test_steps_shorter_than_scrapes_are_exact(counter: str, gains: dict[int, flo
 
 
 def expect(
-    folder: Path, series: dict[str, str], expr: str, values: Sequence[tuple[int, float | None]], *others: dict[str, str]
+    folder: Path,
+    series: dict[str, str],
+    expr: str,
+    values: Sequence[tuple[int, float | None]],
+    *others: dict[str, str],
+    of_the_stream: bool = True,
 ) -> None:
-    """Assert by promtool what an expression is at some times (seconds), of series of one stream scraped each 30 s."""
+    """Assert by promtool what an expression is at some times (seconds), of series of one stream scraped each 30 s.
+
+    Its values are the stream's, or of nothing in particular.
+    """
     labels = {"source": "a", "target": "b", "path": "pod", "protocol": "tcp", "family": "4"}
     written = ",".join(f'{name}="{each}"' for name, each in labels.items())
     lives = [
@@ -549,12 +557,14 @@ def expect(
         for pod, life in enumerate((series, *others))
         for name, samples in life.items()
     ]
-    asked = filled(expr, {**ALL, **TIMES, "__interval": "15s", "__range": "10m"})
+    asked = filled(expr, {**ALL, **TIMES, "__interval": "15s", "__range": "10m", "__range_s": "600"})
     tests = [
         {
             "expr": asked,
             "eval_time": f"{second}s",
-            "exp_samples": [] if value is None else [{"labels": f"{{{written}}}", "value": value}],
+            "exp_samples": []
+            if value is None
+            else [{"labels": f"{{{written if of_the_stream else ''}}}", "value": value}],
         }
         for second, value in values
     ]
@@ -563,6 +573,37 @@ def expect(
     file = folder / "test.yaml"
     file.write_text(yaml.safe_dump({"tests": [{"interval": "30s", "input_series": lives, "promql_expr_test": tests}]}))
     promtool("test", "rules", str(file))
+
+
+UP_ALL_ALONG = {
+    "stream_observed": "1x9", "stream_up": "1x9", "outage_open": "0x9", "last_success_timestamp_seconds": "0+30x9",
+    "outage_seconds_upper_total": "0x9",
+}  # fmt: skip
+GO, WAIT, STOP = 0, 1, 2
+DECISIONS: dict[str, tuple[dict[str, str], list[tuple[int, float | None]]]] = {
+    "all is up": (UP_ALL_ALONG, [(60, GO)]),
+    "nothing is there": ({}, [(60, None)]),
+    "never answered": ({"stream_observed": "1x9"}, [(60, WAIT)]),
+    "out": (UP_ALL_ALONG | {"stream_up": "1 0 0", "outage_open": "0 1 1"}, [(0, GO), (60, WAIT)]),
+    "an end is a minute old": (
+        UP_ALL_ALONG | {"last_outage_end_timestamp_seconds": "_ 30x9"},
+        [(0, GO), (30, WAIT), (85, WAIT), (90, GO)],
+    ),
+    "gone": (UP_ALL_ALONG | {"stream_observed": "1 stale", "stream_up": "1 stale"}, [(0, GO), (60, WAIT)]),
+    "the budget is spent": (UP_ALL_ALONG | {"outage_seconds_upper_total": "0 0 61x7"}, [(30, GO), (60, STOP)]),
+    "one outage spends it": (
+        UP_ALL_ALONG | {"stream_up": "1 0x9", "outage_open": "0 1x9", "last_outage_upper_seconds": "_ 30+30x9"},
+        [(30, WAIT), (90, WAIT + STOP)],
+    ),
+}
+
+
+@pytest.mark.system("promtool")
+@pytest.mark.parametrize("decision", DECISIONS)
+def test_the_overview_decides_as_a_gate_does(decision: str, tmp_path: Path) -> None:
+    (expr,) = (str(query.target["expr"]) for query in QUERIES if str(query) == "May the next node go? A")
+    series, values = DECISIONS[decision]
+    expect(tmp_path, series, expr, values, of_the_stream=False)
 
 
 def promtool(*arguments: str) -> None:
