@@ -33,7 +33,7 @@ def everything(board: Mapping[str, Any]) -> dict[str, str]:
     """The values of its variables when all is chosen: matchers for any value, and the first of a setting's."""
     made = {}
     for each in board["templating"]["list"]:
-        made[each["name"]] = each["current"]["value"] if each["type"] == "custom" else each.get("allValue", ".+")
+        made[each["name"]] = each["current"]["value"] if each["type"] == "custom" else each.get("allValue") or ".+"
     return made
 
 
@@ -57,7 +57,7 @@ def asked(board: Mapping[str, Any], values: Mapping[str, str]) -> list[Asked]:
     """All queries of a board; `values` for whatever `everything` does not say, or otherwise."""
     known = {**everything(board), **values}
     return [
-        Asked(panel["title"], target["refId"], filled(target["expr"], known), target["instant"])
+        Asked(panel["title"], target["refId"], filled(target["expr"], known), target.get("instant", False))
         for panel in panels(board)
         for target in panel.get("targets", ())
     ]

@@ -4,26 +4,108 @@ import json
 import math
 import re
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import combinations
 from typing import Any
 
+import msgspec
+
 from grafana import asking, grid
 from grafana.asking import Asked
-from grafana.pushing import RemoteError
+from grafana.remote import FORM, Remote, RemoteError
 
 MOST_BYTES = 200 * 1024
 MOST_VISIBLE = 20
 LONGEST_UID = 40
 SCHEMA_VERSIONS = range(38, 42)  # Grafana 9.4 to 13 migrate nothing, or nothing that changes a board
-SECONDS = 30.0
 POINTS = 300  # of a graph
 
 Board = Mapping[str, Any]
+
+
+# The shape of all that is read here of a board, which may be anybody's.
+
+
+class _Place(msgspec.Struct):
+    x: int
+    y: int
+    w: int
+    h: int
+
+
+class _Target(msgspec.Struct):
+    expr: str
+    refId: str  # noqa: N815 # its name in Grafana's JSON
+    instant: bool = False
+
+
+class _Inner(msgspec.Struct):
+    type: str
+    gridPos: _Place  # noqa: N815
+    id: int | None = None
+    title: str = ""
+    description: str = ""
+    targets: list[_Target] = []
+
+
+class _Panel(_Inner):
+    panels: list[_Inner] = []
+
+
+class _Current(msgspec.Struct):
+    value: str
+
+
+class _Setting(msgspec.Struct, tag="custom", tag_field="type"):
+    name: str
+    current: _Current
+
+
+class _Choice(msgspec.Struct, tag="query", tag_field="type"):
+    name: str
+    allValue: str | None = None  # noqa: N815
+
+
+class _Source(msgspec.Struct, tag="datasource", tag_field="type"):
+    name: str
+
+
+class _Templating(msgspec.Struct):
+    list: list[_Setting | _Choice | _Source]
+
+
+class _Board(msgspec.Struct):
+    uid: str = ""
+    title: str = ""
+    schemaVersion: int = 0  # noqa: N815
+    panels: list[_Panel] = []
+    templating: _Templating = msgspec.field(default_factory=lambda: _Templating([]))
+
+
+class _Found(msgspec.Struct):
+    value: tuple[float, str] | None = None
+    values: list[tuple[float, str]] = []
+
+
+class _Data(msgspec.Struct):
+    result: list[_Found]
+
+
+class _Answer(msgspec.Struct):
+    data: _Data
+
+
+def board_of(document: Any) -> dict[str, Any]:
+    """A document that has the shape of a board. Raises ValueError, which names the place that has not."""
+    if not isinstance(document, dict):
+        raise ValueError("is no dashboard")  # noqa: TRY004 # one kind of error for whatever a file may hold
+    try:
+        msgspec.convert(document, _Board)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"is no dashboard: {error}") from None
+    return document
 
 
 def problems(board: Board) -> Iterator[str]:
@@ -65,9 +147,9 @@ def _panel(board: Board, panel: Board) -> Iterator[str]:
         yield f"{title!r} asks nothing"
     if not panel.get("description"):
         yield f"{title!r} has no description"
-    known = {each["name"] for each in board["templating"]["list"]}
+    known = {*(each["name"] for each in board["templating"]["list"]), *asking.timed(1)}
     for target in panel.get("targets", ()):
-        named = {name for name in re.findall(r"\$(\w+)", target["expr"]) if not name.startswith("__")}
+        named = {*re.findall(r"\$(\w+)", target["expr"])}
         if named - known:
             yield f"{title!r} reads variables that are not there: {', '.join(sorted(named - known))}"
 
@@ -78,7 +160,7 @@ def _overlap(one: Mapping[str, int], other: Mapping[str, int]) -> bool:
     return not (beside or above)
 
 
-def unanswered(board: Board, prometheus: str, seconds: float) -> Iterator[str]:
+def unanswered(board: Board, prometheus: Remote, seconds: float) -> Iterator[str]:
     """Names of queries that find nothing in the last `seconds`. Raises RemoteError when Prometheus does not answer."""
     step = max(1, math.ceil(seconds / POINTS))
     for query in asking.asked(board, asking.timed(seconds, step)):
@@ -86,17 +168,16 @@ def unanswered(board: Board, prometheus: str, seconds: float) -> Iterator[str]:
             yield query.name
 
 
-def _finds(prometheus: str, query: Asked, seconds: float, step: int) -> bool:
+def _finds(prometheus: Remote, query: Asked, seconds: float, step: int) -> bool:
     now = time.time()
     times = {"time": now} if query.instant else {"start": now - seconds, "end": now, "step": step}
     path = f"/api/v1/query{'' if query.instant else '_range'}"
-    body = urllib.parse.urlencode({"query": query.expr, **times}).encode()
     try:
-        with urllib.request.urlopen(f"{prometheus}{path}", body, timeout=SECONDS) as answer:  # noqa: S310
-            found = json.loads(answer.read())["data"]["result"]
-    except urllib.error.HTTPError as error:
-        raise RemoteError(f"{query.name}: {error.code} {error.read(300).decode(errors='replace')}") from None
-    except (OSError, ValueError, KeyError) as error:
-        raise RemoteError(f"{prometheus}: {error}") from None
-    values = [each.get("values") or [each["value"]] for each in found]
-    return any(value != "NaN" for one in values for _, value in one)
+        answer = prometheus.ask(
+            "POST", path, urllib.parse.urlencode({"query": query.expr, **times}).encode(), kind=FORM
+        )
+        found = msgspec.convert(answer, _Answer).data.result
+    except (RemoteError, msgspec.ValidationError) as error:
+        raise RemoteError(f"{query.name}: {error}") from None
+    values = (each for one in found for each in (*one.values, *([one.value] if one.value else ())))
+    return any(value != "NaN" for _, value in values)

@@ -11,9 +11,11 @@ from typing import Any, Never
 
 from grafana import checking, packing, pushing
 from grafana.packing import Boards, Where
-from grafana.pushing import Grafana, RemoteError
+from grafana.remote import Remote, RemoteError
 
 BOARDS = Path(__file__).parent / "dashboards"
+LEAST_SECONDS, MOST_SECONDS = 1.0, 366 * 86400.0
+LONGEST_TOKEN = 64 * 1024  # bytes
 
 
 def main(argv: Sequence[str]) -> int:
@@ -37,6 +39,8 @@ def _parser() -> argparse.ArgumentParser:
     subs = parser.add_subparsers(required=True, metavar="render|check|push", parser_class=_Parser)
     common = _Parser(add_help=False)
     common.add_argument("--multi-cluster", action="store_true", help="show the variable that chooses clusters")
+    asks = _Parser(add_help=False)
+    asks.add_argument("--ca-file", type=Path, help="who signs the server's certificate, if not a known authority")
     sub = subs.add_parser("render", parents=[common], help="write them in the form that a site takes")
     sub.add_argument("--form", choices=packing.FORMS, default="json", help="[%(default)s]")
     sub.add_argument("--output-dir", type=Path, required=True, help="where the files are written")
@@ -44,20 +48,22 @@ def _parser() -> argparse.ArgumentParser:
     label = "KEY=VALUE by which the operator finds its Grafana [dashboards=grafana]"
     sub.add_argument("--instance-label", type=_label, default=Where().instance, metavar="LABEL", help=label)
     sub.set_defaults(work=_render)
-    sub = subs.add_parser("check", help="is a board whole, and does a Prometheus answer all its queries?")
+    sub = subs.add_parser(
+        "check", parents=[asks], help="is a board whole, and does a Prometheus answer all its queries?"
+    )
     sub.add_argument("files", nargs="*", type=Path, metavar="FILE", help="boards; ours if none is given")
     sub.add_argument("--prometheus", type=_url, metavar="URL", help="ask it every query")
     sub.add_argument(
-        "--range", type=float, default=3600.0, metavar="SECONDS", help="that queries look at [%(default)g]"
+        "--range", type=_seconds, default=3600.0, metavar="SECONDS", help="that queries look at [%(default)g]"
     )
+    sub.add_argument("--token-file", type=Path, help="with a token for Prometheus")
     sub.set_defaults(work=_check)
-    sub = subs.add_parser("push", parents=[common], help="into a folder of a Grafana; twice is as good as once")
+    sub = subs.add_parser("push", parents=[common, asks], help="into a folder of a Grafana; twice is as good as once")
     sub.add_argument("--url", type=_url, required=True, help="of Grafana, as https://grafana.example.com")
     sub.add_argument("--token-file", type=Path, required=True, help="with the token of a service account")
     sub.add_argument(
         "--folder", type=_name, default=packing.FOLDER, help="its uid; made if there is none [%(default)s]"
     )
-    sub.add_argument("--ca-file", type=Path, help="who signs Grafana's certificate, if not a known authority")
     sub.set_defaults(work=_push)
     return parser
 
@@ -66,6 +72,16 @@ def _url(text: str) -> str:
     if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", text):
         raise argparse.ArgumentTypeError(f"want http:// or https:// and a host, without a name or query: {text!r}")
     return text.rstrip("/")
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not LEAST_SECONDS <= seconds <= MOST_SECONDS:  # which nan is not, either
+        raise argparse.ArgumentTypeError(f"want {LEAST_SECONDS:g} to {MOST_SECONDS:g} seconds: {text!r}")
+    return seconds
 
 
 def _name(text: str) -> str:
@@ -82,10 +98,10 @@ def _label(text: str) -> tuple[str, str]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    board = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(board, dict):
-        raise ValueError(f"{path} is no dashboard")  # noqa: TRY004 # one kind of error for whatever a file may hold
-    return board
+    try:
+        return checking.board_of(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _ours(*, multi_cluster: bool = False) -> Boards:
@@ -110,7 +126,9 @@ def _check(args: argparse.Namespace) -> int:
     boards = {str(file): _read(file) for file in args.files} or dict(_ours())
     wrong = [f"{name}: {each}" for name, board in boards.items() for each in checking.problems(board)]
     print("".join(f"{each}\n" for each in wrong), end="")
-    empty = list(_unanswered(boards, args.prometheus, args.range)) if args.prometheus and not wrong else []
+    empty = (
+        list(_unanswered(boards, _remote(args.prometheus, args), args.range)) if args.prometheus and not wrong else []
+    )
     print("".join(f"{each}\n" for each in empty), end="")
     print(
         f"{len(boards)} boards, {len(wrong)} problems"
@@ -119,18 +137,31 @@ def _check(args: argparse.Namespace) -> int:
     return 2 if wrong or empty else 0
 
 
-def _unanswered(boards: Boards, prometheus: str, seconds: float) -> Iterator[str]:
+def _unanswered(boards: Boards, prometheus: Remote, seconds: float) -> Iterator[str]:
     for name, board in boards.items():
         yield from (f"{name}: {each} finds nothing" for each in checking.unanswered(board, prometheus, seconds))
 
 
 def _push(args: argparse.Namespace) -> int:
-    token = args.token_file.read_text(encoding="ascii").strip()
-    if not token or not token.isprintable():
-        raise ValueError(f"{args.token_file} holds no token")
-    context = ssl.create_default_context(cafile=args.ca_file) if args.ca_file else None
-    grafana = Grafana(args.url, token, context)
+    grafana = _remote(args.url, args)
     pushing.make_folder(grafana, args.folder, args.folder)
     for name, board in _ours(multi_cluster=args.multi_cluster).items():
         print(f"{name}: {'pushed' if pushing.push(grafana, board, args.folder) else 'is there'}")
     return 0
+
+
+def _remote(url: str, args: argparse.Namespace) -> Remote:
+    try:
+        context = ssl.create_default_context(cafile=args.ca_file) if args.ca_file else None
+    except ssl.SSLError as error:
+        raise ValueError(f"{args.ca_file} holds no certificate: {error}") from None
+    return Remote(url, _token(args.token_file) if args.token_file else "", context)
+
+
+def _token(path: Path) -> str:
+    with path.open("rb") as file:
+        token = file.read(LONGEST_TOKEN).strip()
+    text = token.decode("ascii", errors="replace")
+    if not re.fullmatch(r"[!-~]+", text) or len(token) == LONGEST_TOKEN:
+        raise ValueError(f"{path} holds no token")
+    return text

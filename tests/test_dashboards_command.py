@@ -2,8 +2,10 @@
 
 import json
 import re
+import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -145,8 +147,11 @@ def broken(board: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "has no description", board | {"panels": [row, first | {"description": ""}, second, *others]}
     yield "asks nothing", board | {"panels": [row, first | {"targets": []}, second, *others]}
     yield "is wider", board | {"panels": [row, first | {"gridPos": {"x": 20, "y": 0, "w": 9, "h": 1}}, *others]}
-    asks = {**first["targets"][0], "expr": "up{job=~'$nowhere'}"}
-    yield "that are not there: nowhere", board | {"panels": [row, first | {"targets": [asks]}, second, *others]}
+    asks = {**first["targets"][0], "expr": "up{job=~'$nowhere'}[$__range_ms]"}
+    yield (
+        "that are not there: __range_ms, nowhere",
+        board | {"panels": [row, first | {"targets": [asks]}, second, *others]},
+    )
     more = [second | {"id": 2_000_000 + n, "gridPos": {"x": 0, "y": 900 + n, "w": 1, "h": 1}} for n in range(20)]
     yield "when it is opened", board | {"panels": [*board["panels"], *more]}
     yield "bytes, more than", board | {"description": "o" * 300_000}
@@ -172,6 +177,39 @@ def test_what_is_no_board_is_an_error(text: str, tmp_path: Path, capsys: pytest.
     assert "ovnwatch dashboards: " in capsys.readouterr().err
 
 
+def misshapen(board: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The place that is named -> a document that has another shape there."""
+    row, first, *others = board["panels"]
+    target = {name: each for name, each in first["targets"][0].items() if name != "expr"}
+    yield "$.uid", board | {"uid": None}
+    yield "$.schemaVersion", board | {"schemaVersion": "39"}
+    yield "$.panels", board | {"panels": 3}
+    yield "$.panels[0]", board | {"panels": ["x"]}
+    yield "`gridPos` - at `$.panels[1]`", board | {"panels": [row, {"type": "stat", "id": 1}]}
+    yield (
+        "$.panels[1].gridPos.x",
+        board | {"panels": [row, first | {"gridPos": first["gridPos"] | {"x": "0"}}, *others]},
+    )
+    yield "$.panels[1].id", board | {"panels": [row, first | {"id": [1]}, *others]}
+    yield "$.panels[1].targets[0]", board | {"panels": [row, first | {"targets": [target]}, *others]}
+    yield "$.templating", board | {"templating": None}
+    yield "`list` - at `$.templating`", board | {"templating": {}}
+    yield "$.templating.list[0].type", board | {"templating": {"list": [{"type": "adhoc", "name": "any"}]}}
+    yield "recursion", "[" * 100_000
+
+
+@pytest.mark.parametrize(("said", "document"), [*misshapen(BOARDS["overview"])], ids=lambda each: str(each)[:40])
+def test_what_has_not_the_shape_of_a_board_is_named(
+    said: str, document: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "board.json"
+    file.write_text(document if isinstance(document, str) else json.dumps(document))
+    assert command.main(["check", str(file)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(file) in line
+    assert said in line
+
+
 def test_queries_without_data_are_named(httpserver: HTTPServer, capsys: pytest.CaptureFixture[str]) -> None:
     def answer(request: Request) -> Response:
         found = [{"metric": {}, "value": [0, "1"]}] if "ovnwatch_outage_open" in request.form["query"] else []
@@ -183,6 +221,34 @@ def test_queries_without_data_are_named(httpserver: HTTPServer, capsys: pytest.C
     said = capsys.readouterr().out
     assert "Coverage A finds nothing" in said
     assert "Down now A" not in said
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "",
+        "<html>",
+        "[]",
+        "{}",
+        '{"data": {"result": 3}}',
+        '{"data": {"result": [0, "1"]}}',
+        '{"data": {"result": ' + "[" * 9999,
+    ],
+)
+def test_what_no_prometheus_answers_is_an_error(
+    answer: str, httpserver: HTTPServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    httpserver.expect_request(re.compile("/api/v1/query.*")).respond_with_data(answer)
+    assert command.main(["check", "--prometheus", httpserver.url_for("/")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.match(r"ovnwatch dashboards: [\w ]+ A: ", line)
+
+
+def test_prometheus_is_told_a_token(httpserver: HTTPServer, token: Path) -> None:
+    header = {"Authorization": f"Bearer {TOKEN}"}
+    found = {"data": {"result": [{"metric": {}, "value": [0, "1"]}]}}
+    httpserver.expect_request(re.compile("/api/v1/query.*"), headers=header).respond_with_json(found)
+    assert command.main(["check", "--prometheus", httpserver.url_for("/"), f"--token-file={token}"]) == 0
 
 
 def test_a_prometheus_that_does_not_answer_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
@@ -270,10 +336,78 @@ def test_a_refusal_is_one_plain_line(httpserver: HTTPServer, token: Path, capsys
     assert "wrong" not in line
 
 
-@pytest.mark.parametrize("text", ["", "\n", "a\x00b"])
-def test_a_file_without_a_token_is_an_error(httpserver: HTTPServer, token: Path, text: str) -> None:
+UID = "/api/dashboards/uid/"
+
+
+@pytest.mark.parametrize(
+    ("path", "answer"),
+    [
+        ("/api/folders/", Response("<html>log in</html>")),
+        ("/api/folders/", Response("[" * 100_000)),
+        ("/api/folders/", Response('{"message": "no such right"}', 403)),
+        ("/api/folders", Response('["no such right"]', 403)),
+        (UID, Response("{}", 500)),
+        (UID, Response("", 503)),
+        ("/api/dashboards/db", Response('{"message": "Cannot save provisioned dashboard"}', 400)),
+        ("/api/dashboards/db", Response("null, really", 200)),
+    ],
+)
+def test_whatever_a_grafana_answers_is_one_line(
+    path: str, answer: Response, httpserver: HTTPServer, token: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exact = re.compile(f"{path}[^/]*" if path.endswith("/") else f"{path}$")
+    httpserver.expect_request(exact).respond_with_response(answer)
+    Fake(httpserver)
+    assert push(httpserver, token) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert httpserver.url_for(path) in line
+    assert len(line) < 500
+
+
+@pytest.mark.parametrize("answer", ["null", "[]", "3", '{"meta": null}', '{"dashboard": [], "meta": {}}'])
+def test_a_board_that_is_none_is_replaced(answer: str, httpserver: HTTPServer, token: Path) -> None:
+    httpserver.expect_request(re.compile(UID)).respond_with_data(answer)
+    fake = Fake(httpserver)
+    assert push(httpserver, token) == 0
+    assert len(fake.boards) == len(BOARDS)
+
+
+def test_a_token_goes_nowhere_else(httpserver: HTTPServer, token: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    to = Response("", 302, {"Location": httpserver.url_for("/elsewhere")})
+    httpserver.expect_request(re.compile("/api/.*")).respond_with_response(to)
+    assert push(httpserver, token) == 1
+    assert "302" in capsys.readouterr().err
+    assert all(request.path != "/elsewhere" for request, _ in httpserver.log)
+
+
+def test_an_answer_that_ends_too_early_is_one_line(token: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def answer(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        Thread(target=answer, args=(listener,), daemon=True).start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        assert command.main(["push", "--url", url, f"--token-file={token}"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert url in line
+
+
+@pytest.mark.parametrize("text", ["", "\n", "a\x00b", "t\u00f6ken", "two words", "x" * 100_000])
+def test_a_file_without_a_token_is_an_error(
+    httpserver: HTTPServer, token: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     token.write_text(text)
     assert push(httpserver, token) == 1
+    assert f"{token} holds no token" in capsys.readouterr().err
+
+
+def test_a_file_without_a_certificate_is_named(token: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--url", "https://127.0.0.1:1", f"--token-file={token}", f"--ca-file={token}"]
+    assert command.main(["push", *flags]) == 1
+    assert f"{token} holds no certificate" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -283,6 +417,9 @@ def test_a_file_without_a_token_is_an_error(httpserver: HTTPServer, token: Path,
         ["push", "--url", "http://user:secret@grafana", "--token-file", "t"],
         ["push", "--url", "http://grafana?x=1", "--token-file", "t"],
         ["push", "--url", "http://grafana", "--token-file", "t", "--folder", "No Such"],
+        ["check", "--range", "0"],
+        ["check", "--range", "nan"],
+        ["check", "--range", "1e18"],
         ["render", "--form", "nonsense", "--output-dir", "d"],
         ["render", "--output-dir", "d", "--instance-label", "nothing"],
         ["render"],
