@@ -1,5 +1,6 @@
 """What a board would ask: its queries as Grafana would send them, with everything chosen. Pure."""
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -10,12 +11,13 @@ RATE_STEPS = 4  # $__rate_interval is at least four scrapes long
 
 
 class Asked(NamedTuple):
-    """One query of one panel; `instant`: for now alone, else over the whole range."""
+    """One query of one panel; `instant`: for now alone, else over the whole range, a value each `step` seconds."""
 
     panel: str
     ref: str
     expr: str
     instant: bool
+    step: float
 
     @property
     def name(self) -> str:
@@ -53,11 +55,21 @@ def filled(expr: str, values: Mapping[str, str]) -> str:
     return re.sub(r"\$(\w+)", lambda found: values[found[1]], expr)
 
 
-def asked(board: Mapping[str, Any], values: Mapping[str, str]) -> list[Asked]:
-    """All queries of a board; `values` for whatever `everything` does not say, or otherwise."""
-    known = {**everything(board), **values}
-    return [
-        Asked(panel["title"], target["refId"], filled(target["expr"], known), target.get("instant", False))
-        for panel in panels(board)
-        for target in panel.get("targets", ())
-    ]
+def step_of(panel: Mapping[str, Any], seconds: float, step: float) -> float:
+    """Seconds between two values of a panel in a range, `step` if it has points enough."""
+    return max(step, seconds / (panel.get("maxDataPoints") or math.inf))
+
+
+def asked(
+    board: Mapping[str, Any], seconds: float, step: float = DEFAULT_STEP, values: Mapping[str, str] | None = None
+) -> list[Asked]:
+    """All queries of a board over a range; `values` for what is not to be as `everything` and `timed` say."""
+    found = []
+    for panel in panels(board):
+        apart = step_of(panel, seconds, step)
+        known = {**everything(board), **timed(seconds, apart), **(values or {})}
+        found += [
+            Asked(panel["title"], target["refId"], filled(target["expr"], known), target.get("instant", False), apart)
+            for target in panel.get("targets", ())
+        ]
+    return found

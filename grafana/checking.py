@@ -163,14 +163,14 @@ def _overlap(one: Mapping[str, int], other: Mapping[str, int]) -> bool:
 def unanswered(board: Board, prometheus: Remote, seconds: float) -> Iterator[str]:
     """Names of queries that find nothing in the last `seconds`. Raises RemoteError when Prometheus does not answer."""
     step = max(1, math.ceil(seconds / POINTS))
-    for query in asking.asked(board, asking.timed(seconds, step)):
-        if not _finds(prometheus, query, seconds, step):
+    for query in asking.asked(board, seconds, step):
+        if not _finds(prometheus, query, seconds):
             yield query.name
 
 
-def _finds(prometheus: Remote, query: Asked, seconds: float, step: int) -> bool:
+def _finds(prometheus: Remote, query: Asked, seconds: float) -> bool:
     now = time.time()
-    times = {"time": now} if query.instant else {"start": now - seconds, "end": now, "step": step}
+    times = {"time": now} if query.instant else {"start": now - seconds, "end": now, "step": query.step}
     path = f"/api/v1/query{'' if query.instant else '_range'}"
     try:
         answer = prometheus.ask(

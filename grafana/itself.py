@@ -31,8 +31,6 @@ def gained(metric: str) -> str:
 
 
 # Those of streams have more labels than this board has variables.
-STREAMS = f"ovnwatch_observed_seconds_total{SOURCE}"
-ANSWERED = f"ovnwatch_last_success_timestamp_seconds{SOURCE}"
 
 WELL = Row(
     "well",
@@ -112,9 +110,9 @@ OBSERVING = Row(
         panels.timeseries(
             "observed-share",
             "Share of the time observed",
-            "Of each source's least observed stream that was ever answered. Good: 100 %. Below the line outages may "
-            "have been missed, and the alert fires.",
-            [Query(f"min by (cluster, source) (rate({STREAMS}[$__rate_interval]) and {ANSWERED})", "{{source}}")],
+            "Of each source's least observed stream that was ever answered, over two minutes. Good: 100 %. Below the "
+            "line outages may have been missed, and the alert fires.",
+            [Query(f"min by (cluster, source) (source:ovnwatch_observed_seconds:rate2m{SOURCE})", "{{source}}")],
             unit="ratio",
             size=Size(8, 8),
             threshold="OvnwatchNotObserving",

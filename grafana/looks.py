@@ -24,11 +24,13 @@ UNITS = {
     "count": "short",
     "state": "none",
     "none": "none",
-    "per second": "cps",
+    "per second": "eps",
+    "packets": "pps",
 }
 # Where an axis ends at least, so that nothing but zeros is not drawn below a hundred.
-LEAST_TOP = {"count": 1, "ratio": 0.01, "per second": 0.1, "seconds": 0.001}
+LEAST_TOP = {"count": 1, "ratio": 0.01, "per second": 0.1, "packets": 0.1, "seconds": 0.001}
 NO_VALUE = "no data"
+NOT_PROBED = "-"
 ABOVE_ZERO = 1e-9  # Grafana's steps include their value, but `> 0` does not include 0
 
 

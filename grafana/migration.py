@@ -7,11 +7,12 @@ from grafana.looks import Word
 from grafana.nodes import named, of, together
 from grafana.overview import CLUSTER, NODE, to_node
 from grafana.parts import Column, Query
-from grafana.queries import ANY, TARGET, WAY, bound, estimate, measured, round_trip, share
+from grafana.queries import PATHS, ROUND_TRIPS, TARGET, bound, estimate, measured, round_trip, share
 
 UID = "ovnwatch-migration"
 BEFORE = Setting("before", "Compare with", ("1d", "1h", "3h", "6h", "12h", "2d", "7d"))
-ROUND_TRIP = "ovnwatch_probe_duration_seconds"
+BEFORE_NOW = " offset $before"
+PROBES = ("probe_failures", "probes")
 LOST = "ovnwatch_outage_seconds_total"
 DAEMONS = 'daemon=~"ov[ns].*"'
 TRUE_FALSE = (Word(1, "true", looks.BLUE), Word(0, "false", looks.GREY))
@@ -23,28 +24,30 @@ def both(now: str, before: str, name: str) -> list[Query]:
     return [Query(now, f"{name} now".strip()), Query(before, f"{name} before".strip())]
 
 
-def long_ago(expr: str) -> str:
-    """An expression with all that it reads shifted back by what is chosen above."""
-    return expr.replace("[$__rate_interval]", "[$__rate_interval] offset $before").replace(
-        "[$__range]", "[$__range] offset $before"
-    )
+def then() -> list[parts.Json]:
+    """What was before is drawn dashed."""
+    dashed = {"custom.lineStyle": {"fill": "dash", "dash": [6, 6]}, "custom.fillOpacity": 0}
+    return [panels.series("/before$/", **dashed)]
 
 
-def failing(labels: str) -> str:
-    """The share of probes that failed, late answers included."""
-    failed = f"sum by ({labels}) (rate(ovnwatch_probe_failures_total{WAY}[$__rate_interval]))"
-    sent = f"sum by ({labels}) (rate(ovnwatch_probes_total{ANY}[$__rate_interval]))"
+def share_failing(labels: str, ago: str = "") -> str:
+    """The share of probes that failed, late answers included, from what rules recorded; `ago`: an offset."""
+    failed, sent = (f"sum by ({labels}) (path_protocol:ovnwatch_{each}:rate2m{PATHS}{ago})" for each in PROBES)
     return f"{failed} / {sent}"
 
 
-def per_way(quantity: str) -> str:
+def per_way(quantity: str, ago: str = "") -> str:
     """A quantile over the range, by path and protocol."""
-    return f"histogram_quantile({quantity}, sum by ({BY_WAY}, le) (rate({ROUND_TRIP}_bucket{WAY}[$__range])))"
+    return f"histogram_quantile({quantity}, sum by ({BY_WAY}, le) (avg_over_time({ROUND_TRIPS}[$__range]{ago})))"
 
 
-def lost_share() -> str:
-    failed = f"sum by ({BY_WAY}) (increase(ovnwatch_probe_failures_total{WAY}[$__range]))"
-    return f"{failed} / sum by ({BY_WAY}) (increase(ovnwatch_probes_total{ANY}[$__range]))"
+def lost_share(ago: str = "") -> str:
+    """The share of probes that failed over the range, by path and protocol."""
+    failed, sent = (
+        f"sum by ({BY_WAY}) (avg_over_time(path_protocol:ovnwatch_{each}:rate2m{PATHS}[$__range]{ago}))"
+        for each in PROBES
+    )
+    return f"{failed} / {sent}"
 
 
 def on_all(metric: str, matchers: str = "") -> str:
@@ -52,7 +55,7 @@ def on_all(metric: str, matchers: str = "") -> str:
 
 
 def on_all_before(metric: str, matchers: str = "") -> str:
-    return together(nodes.joined(f"{of(metric, matchers)} offset $before"), function="sum")
+    return together(nodes.joined(f"{of(metric, matchers)}{BEFORE_NOW}"), function="sum")
 
 
 def recorded_at_node() -> str:
@@ -173,19 +176,21 @@ COMPARED = Row(
             "other. After a migration one more hop or tunnel shows here.",
             both(
                 round_trip(0.99, BY_WAY),
-                round_trip(0.99, BY_WAY, " offset $before"),
+                round_trip(0.99, BY_WAY, BEFORE_NOW),
                 "{{path}} {{protocol}}",
             ),
             unit="seconds",
             size=Size(8, 8),
+            overrides=then(),
         ),
         panels.timeseries(
             "failing",
             "Probes that failed, now and before",
             "The share of all probes that failed or were answered late, by path. Good: 0 %, as before.",
-            both(failing("cluster, path"), long_ago(failing("cluster, path")), "{{path}}"),
+            both(share_failing("cluster, path"), share_failing("cluster, path", BEFORE_NOW), "{{path}}"),
             unit="ratio",
             size=Size(8, 8),
+            overrides=then(),
         ),
         panels.timeseries(
             "flows",
@@ -198,6 +203,7 @@ COMPARED = Row(
             ],
             unit="count",
             size=Size(8, 8),
+            overrides=then(),
         ),
         panels.table(
             "paths-compared",
@@ -206,11 +212,11 @@ COMPARED = Row(
             "worse than the one beside it.",
             [
                 Column("Round trip p50, now", per_way("0.5"), "seconds"),
-                Column("p50, before", long_ago(per_way("0.5")), "seconds"),
+                Column("p50, before", per_way("0.5", BEFORE_NOW), "seconds"),
                 Column("p99, now", per_way("0.99"), "seconds"),
-                Column("p99, before", long_ago(per_way("0.99")), "seconds"),
+                Column("p99, before", per_way("0.99", BEFORE_NOW), "seconds"),
                 Column("Failed, now", lost_share(), "ratio", decimals=3),
-                Column("Failed, before", long_ago(lost_share()), "ratio", decimals=3),
+                Column("Failed, before", lost_share(BEFORE_NOW), "ratio", decimals=3),
             ],
             rows={"path": "Path", "protocol": "Protocol"},
             size=Size(24, 7),

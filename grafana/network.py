@@ -1,5 +1,7 @@
 """The board "Node network": what each node's links, bonds, bridges and addresses do, and what they drop."""
 
+from collections.abc import Iterable
+
 from grafana import boards, looks, marks, nodes, panels, parts
 from grafana.boards import Row
 from grafana.grid import Size
@@ -15,14 +17,20 @@ LOSSES = {
     "receive_nohandler": "received, off",
     "transmit_dropped": "sent, dropped",
 }
+LOOK = 30  # seconds between two looks at what was recorded
 ERRORS = {"receive_errors": "received", "transmit_errors": "sent"}
 DOWN = f"({of(f'{LINK}_admin_up')} == 1 unless {of(f'{LINK}_up')} == 1)"
 CONNTRACK = f"{of('ovnwatch_node_conntrack_entries')} / {of('ovnwatch_node_conntrack_entries_limit')}"
 
 
-def in_range(counts: dict[str, str]) -> str:
-    """What all of these counters gained in the range, all nodes together."""
-    return " + ".join(f"sum({nodes.joined(gained(f'{LINK}_{each}_total'))})" for each in counts)
+def lost(what: str) -> str:
+    """What all links of a node count each second, from what rules recorded: there are many links on a large site."""
+    return nodes.recorded(f"k8s_node:{LINK}_{what}:rate2m")
+
+
+def in_range(counts: Iterable[str]) -> str:
+    """What all of these counted in the range, all nodes together: rates of two minutes, looked at each half."""
+    return " + ".join(f"sum(sum_over_time({lost(each)}[$__range:{LOOK}s]) * {LOOK})" for each in counts)
 
 
 def by_link(what: str) -> str:
@@ -30,9 +38,7 @@ def by_link(what: str) -> str:
 
 
 def by_node(counts: dict[str, str]) -> list[Query]:
-    return [
-        Query(top(named(rate(f"{LINK}_{each}_total"))), f"{{{{k8s_node}}}} {words}") for each, words in counts.items()
-    ]
+    return [Query(top(lost(each)), f"{{{{k8s_node}}}} {words}") for each, words in counts.items()]
 
 
 def either(kernel: str, ovs: str, *labels: str, function: str = "min") -> str:
@@ -92,7 +98,7 @@ WELL = Row(
             "flaps",
             "Links that came or went",
             "How often a link came up or went down in the range. Good: 0, or what the work was to restart.",
-            [Query(f"sum({nodes.joined(gained(f'{LINK}_carrier_changes_total'))})", "changes")],
+            [Query(in_range(["carrier_changes"]), "changes")],
             unit="count",
             size=Size(4, 4),
             mappings=looks.bad_above_zero(looks.BLUE),
@@ -153,7 +159,7 @@ TRAFFIC = Row(
             "Packets a second by what became of them, of all links of a node. Good: 0. No room: the node is too slow "
             "for the link. Off: the link is not the bond's active one.",
             by_node(LOSSES),
-            unit="per second",
+            unit="packets",
             size=Size(8, 8),
         ),
         panels.timeseries(
@@ -161,14 +167,14 @@ TRAFFIC = Row(
             "Packets with errors, by node",
             "Packets a second, of all links of a node. Good: 0.",
             by_node(ERRORS),
-            unit="per second",
+            unit="packets",
             size=Size(8, 8),
         ),
         panels.timeseries(
             "carrier-changes",
-            "Links that came or went",
+            "Links that came or went, by node",
             "Changes a second, of all links of a node. Good: 0, but when pods come and go or the node starts.",
-            [Query(top(named(rate(f"{LINK}_carrier_changes_total"))), "{{k8s_node}}")],
+            [Query(top(lost("carrier_changes")), "{{k8s_node}}")],
             unit="per second",
             size=Size(8, 8),
         ),

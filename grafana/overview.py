@@ -43,7 +43,7 @@ GATE = (
     Word(3, "stop", looks.VERMILION),  # and wait
 )
 QUIET = 60  # seconds without an outage, as `ovnwatch gate` wants them
-NOT_ALL_UP = f"(max({state_now()}) > bool {looks.UP.code})"
+NOT_ALL_UP = f"(max({state_now('15m')}) > bool {looks.UP.code})"
 JUST_ENDED = f"(time() - max({LAST_END}) < bool {QUIET} or vector(0))"
 SPENT = f"(max({bound('upper')}) > bool $budget or vector(0))"
 DAEMONS = 'daemon=~"ov[ns].*"'
@@ -117,9 +117,9 @@ VERDICT = Row(
             "go",
             "May the next node go?",
             "Go: every stream is up, no outage ended within the last minute, and of the budget something is left. "
-            "Wait: one of the first two does not hold, also while a stream that was there in the range is unknown or "
-            "has no data. Stop: the budget is spent. Good: go. A bastion answers the same to `ovnwatch gate`, for its "
-            "own window.",
+            "Wait: one of the first two does not hold, also while a stream is unknown, or was there a quarter of an "
+            "hour ago and has no data. Stop: the budget is spent. Good: go. A bastion answers the same to `ovnwatch "
+            "gate`, for its own window.",
             [Query(f"clamp_max({NOT_ALL_UP} + {JUST_ENDED}, 1) + 2 * {SPENT}", "go")],
             unit="state",
             size=Size(4, 4),

@@ -45,7 +45,7 @@ WELL = Row(
             "shows here only once something asks for a new configuration.",
             [Query(f"sum({anywhere('ovnwatch_ovn_chassis_behind')})", "behind")],
             unit="count",
-            size=Size(4, 4),
+            size=Size(3, 4),
             mappings=looks.bad_above_zero(looks.ORANGE),
         ),
         panels.stat(
@@ -54,7 +54,7 @@ WELL = Row(
             "For how long the last of all chassis has owed a configuration. Good: below a second or two.",
             [Query(f"max({anywhere('ovnwatch_ovn_chassis_lag_most_seconds')})", "lag")],
             unit="seconds",
-            size=Size(4, 4),
+            size=Size(3, 4),
             threshold="OvnwatchChassisBehind",
             decimals=1,
         ),
@@ -79,7 +79,7 @@ WELL = Row(
                 )
             ],
             unit="count",
-            size=Size(4, 4),
+            size=Size(3, 4),
             mappings=looks.bad_above_zero(looks.VERMILION),
         ),
         panels.stat(
@@ -89,7 +89,7 @@ WELL = Row(
             "workloads that start or end.",
             [Query(f"sum({anywhere('ovnwatch_ovn_ports_down', 'kind')})", "down")],
             unit="count",
-            size=Size(4, 4),
+            size=Size(3, 4),
             mappings=looks.bad_above_zero(looks.ORANGE),
         ),
         panels.stat(
@@ -105,7 +105,7 @@ WELL = Row(
                 ),
             ],
             unit="count",
-            size=Size(4, 4),
+            size=Size(8, 4),
             decimals=0,
         ),
     ],
@@ -172,6 +172,7 @@ PLACES = Row(
             ),
             size=Size(12, 8),
             mappings=looks.words(looks.IS_SO),
+            points=parts.POINTS,
         ),
         panels.state_timeline(
             "gateway-timeline",
@@ -211,6 +212,7 @@ TUNNELS = Row(
             Query(f"min by (cluster, chassis) ({anywhere(BFD, 'chassis', function='min')})", "{{chassis}}"),
             size=Size(8, 8),
             mappings=looks.words(looks.UP_DOWN),
+            points=parts.POINTS,
         ),
         panels.timeseries(
             "bfd-flaps",

@@ -204,7 +204,7 @@ UPCALLS = Row(
         ),
         ten(
             "lost",
-            "Packets lost on their way up",
+            "Packets lost on their way up, by node",
             "Upcalls in the last fifteen minutes that ovs-vswitchd had no room for. Good: 0.",
             recorded(LOST),
             unit="count",
@@ -221,7 +221,7 @@ UPCALLS = Row(
                     "{{reason}}",
                 )
             ],
-            unit="per second",
+            unit="packets",
             size=Size(6, 7),
             style="stacked",
         ),
@@ -322,7 +322,7 @@ INTERFACES = Row(
                 Query(of_kind("receive_dropped"), "{{kind}} received"),
                 Query(of_kind("transmit_dropped"), "{{kind}} sent"),
             ],
-            unit="per second",
+            unit="packets",
             size=Size(8, 7),
         ),
         panels.timeseries(
@@ -333,7 +333,7 @@ INTERFACES = Row(
                 Query(of_kind("receive_errors"), "{{kind}} received"),
                 Query(of_kind("transmit_errors"), "{{kind}} sent"),
             ],
-            unit="per second",
+            unit="packets",
             size=Size(8, 7),
         ),
         panels.timeseries(

@@ -12,7 +12,7 @@ from typing import Any
 
 from grafanalib import core
 
-from grafana import looks
+from grafana import looks, parts
 from grafana.grid import Size
 from grafana.parts import (
     CALCS,
@@ -84,13 +84,14 @@ def timeseries(
     style: str = "line",
     calcs: Sequence[str] = ("max",),
     overrides: Sequence[Json] = (),
+    points: int = parts.POINTS,
 ) -> Panel:
     """Values over time; `style` is line, bars or stacked. The limits of a threshold are drawn as lines.
 
-    The legend shows `calcs` of each series, the worst by the first of them on top.
+    The legend shows `calcs` of each series, the worst by the first of them on top. `points`: at most so many of each.
     """
     shape = core.TimeSeries(
-        **common(title, description, targets_of(queries)),
+        **common(title, description, targets_of(queries), points),
         thresholds=looks.steps(threshold_of(threshold)),
         thresholdsStyleMode="dashed" if threshold else "off",
         unit=looks.UNITS[unit],
@@ -123,10 +124,11 @@ def state_timeline(
     *,
     size: Size,
     mappings: Sequence[Json] | None = None,
+    points: int | None = None,
 ) -> Panel:
-    """One line a series, in the colours and words of states, or of other mappings."""
+    """One line a series, in the colours and words of states, or of other mappings; as sharp as its `points` allow."""
     shape = core.StateTimeline(
-        **common(title, description, targets_of([queries] if isinstance(queries, Query) else queries)),
+        **common(title, description, targets_of([queries] if isinstance(queries, Query) else queries), points),
         colorMode="thresholds",
         fillOpacity=80,
         mappings=looks.state_mappings() if mappings is None else list(mappings),
@@ -234,7 +236,10 @@ def table(
 def matrix(
     key: str, title: str, description: str, expr: str, *, row: tuple[str, str], column: str, size: Size
 ) -> Panel:
-    """States of now: a row for each value of label `row` (label, heading), a column for each of label `column`."""
+    """States of now: a row for each value of label `row` (label, heading), a column for each of label `column`.
+
+    What no series has is not probed there, which is not the same as no data.
+    """
     label, heading = row
     corner = f"{label}\\{column}"  # what Grafana calls the column of headings
     return _table(
@@ -251,7 +256,7 @@ def matrix(
         ],
         overrides=[override(corner, displayName=heading, **{"custom.cellOptions": {"type": "auto"}})],
         size=size,
-        mappings=looks.state_mappings(),
+        mappings=[*looks.state_mappings()[:-1], looks.missing(looks.NOT_PROBED)],
         cell={"type": "color-background", "mode": "basic"},
     )
 

@@ -14,6 +14,7 @@ Json = dict[str, Any]
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 # The slowest scrapes the boards are made for. Grafana makes $__rate_interval at least four of them.
 SCRAPE_INTERVAL = "30s"
+POINTS = 180  # of a series in a graph: what large sites have at once is asked for no finer than can be seen
 CALCS = {"max": "Max", "min": "Min", "sum": "Total"}  # what sums series up, and what Grafana's legend calls it
 
 
@@ -67,14 +68,14 @@ def threshold_of(name: str) -> catalog.Threshold | None:
     return _catalog().thresholds[name] if name else None
 
 
-def common(title: str, description: str, targets: Sequence[Json]) -> Json:
-    """What every panel has; grafanalib's own 100 points would make graphs coarse."""
+def common(title: str, description: str, targets: Sequence[Json], points: int | None = None) -> Json:
+    """What every panel has; grafanalib's own 100 points would make graphs coarse. None: as many as it is wide."""
     return {
         "title": title,
         "description": description,
         "dataSource": DATASOURCE,
         "targets": list(targets),
-        "maxDataPoints": None,
+        "maxDataPoints": points,
     }
 
 

@@ -59,9 +59,9 @@ def estimate() -> str:
 
 
 def covered() -> str:
-    """The share of the range that was observed, one value a stream that was answered once."""
-    reached = f"last_over_time({REACHED}[$__range])"  # also of an exporter that is gone, whose share is low
-    return f"clamp_max({streams(f'increase({OBSERVED}[$__range]) and {reached}')} / $__range_s, 1)"
+    """The share of the range that was observed, one value a stream; none of one that was never answered so far."""
+    never = streams(f"{WATCHED} unless {REACHED}", "max")
+    return f"clamp_max(({observed()} unless {never} or {streams(REACHED, 'max')} * 0) / $__range_s, 1)"
 
 
 def observed() -> str:
@@ -84,9 +84,9 @@ def step(metric: str) -> str:
     return f"({metric}{ANY} - last_over_time({metric}{ANY}[{BRIDGED}] offset $__interval) >= 0)"
 
 
-def state_now() -> str:
+def state_now(range_: str = "$__range") -> str:
     """The code of each stream's state; those that were there in the range and are not any more have no data."""
-    gone = streams(f"last_over_time({WATCHED}[$__range])", "max")
+    gone = streams(f"last_over_time({WATCHED}[{range_}])", "max")
     return f"({_states()}\nor {_is(looks.NO_DATA, gone)})"
 
 

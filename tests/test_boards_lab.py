@@ -56,9 +56,11 @@ async def look(folder: Path, name: str) -> list[Found]:
         at = time.time()
         seconds = int(at - began)
         return [
-            Found(board, query, await lab.prometheus.ask(query.expr, at, 0 if query.instant else seconds, step=STEP))
+            Found(
+                board, query, await lab.prometheus.ask(query.expr, at, 0 if query.instant else seconds, step=query.step)
+            )
             for board, document in BOARDS.items()
-            for query in asking.asked(document, asking.timed(seconds, STEP) | RATE)
+            for query in asking.asked(document, seconds, STEP, RATE)
         ]
 
 

@@ -267,6 +267,12 @@ def test_ids_are_unique_and_come_from_keys(board: dict[str, Any]) -> None:
     assert boards.panel_id("down-now") == 836_048  # links to it are out there
 
 
+@each_board
+def test_a_panel_is_told_by_its_title(board: dict[str, Any]) -> None:
+    titles = [panel["title"] for panel in panels_of(board)]
+    assert len(set(titles)) == len(titles)
+
+
 def test_the_same_key_twice_and_a_long_uid_are_refused() -> None:
     twice = panels.text("words", "Words", "Words.", "Words.", size=Size(24, 2))
     choices = [boards.Choice("source", "Source", "ovnwatch_build_info")]
@@ -353,7 +359,8 @@ def test_what_is_not_there_is_said_in_grey(panel: dict[str, Any]) -> None:
     defaults = panel["fieldConfig"]["defaults"]
     assert defaults["noValue"] == "no data"
     if panel["type"] != "heatmap":
-        assert looks.missing() in defaults["mappings"]
+        matrix = any(each["id"] == "groupingToMatrix" for each in panel.get("transformations", ()))
+        assert looks.missing(looks.NOT_PROBED if matrix else looks.NO_VALUE) in defaults["mappings"]
 
 
 def test_the_recorded_state_has_the_codes_of_the_boards() -> None:
@@ -443,8 +450,9 @@ def test_counters_are_read_as_counters_and_gauges_are_not(query: Asked) -> None:
     expr = re.sub(r"\{[^}]*\}", "", query.target["expr"])
     steps = r"\((ovnwatch_\w+) - last_over_time\(\1\[15m\] offset \$__interval\) >= 0\)"
     read = re.sub(steps, "", expr)
-    # Subqueries look at a rate of two minutes each minute, and at whose turn it was each half.
-    assert set(re.findall(r"\[(.*?)\]", read)) <= {"$__rate_interval", "$__range", "2m", "$__range:1m", "$__range:30s"}
+    # Subqueries look at a rate of two minutes each minute, and at whose turn it was each half; a gate a little back.
+    ranges = {"$__rate_interval", "$__range", "2m", "15m", "$__range:1m", "$__range:30s"}
+    assert set(re.findall(r"\[(.*?)\]", read)) <= ranges
     counted = re.findall(r"\b(?:rate|increase)\((\w+)\[", read)
     counters = {name for name in catalog.metrics_in(read) if is_counter(name)}
     assert set(counted) == counters

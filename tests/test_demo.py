@@ -450,7 +450,7 @@ def test_what_the_bastion_says_is_shown_once_it_has_settled() -> None:
 
 
 def test_the_dashboards_queries_are_complete() -> None:
-    asked = asking.asked(json.loads(board.FILE.read_text()), asking.timed(90))
+    asked = asking.asked(json.loads(board.FILE.read_text()), 90)
     assert len({query.name for query in asked}) == len(asked) > 30
     assert not [query for query in asked if "$" in query.expr]
     assert {query.instant for query in asked} == {True, False}

@@ -43,10 +43,10 @@ def fill(board: dict[str, Any], url: str, end: float, seconds: float, given: dic
     step = max(1, math.ceil(seconds / POINTS))
     results: dict[str, dict[str, Any]] = {}
     for panel in board["panels"]:
-        apart = math.ceil(seconds / panel.get("maxDataPoints", POINTS))
-        values = asking.everything(board) | asking.timed(seconds, max(step, apart)) | given
+        apart = math.ceil(asking.step_of(panel, seconds, step))
+        values = asking.everything(board) | asking.timed(seconds, apart) | given
         for target in panel.get("targets", ()):
-            spread = {"start": end - seconds, "end": end, "step": max(step, apart)}
+            spread = {"start": end - seconds, "end": end, "step": apart}
             times = {"time": end} if target["instant"] else spread
             found = ask(url, asking.filled(target["expr"], values), times)
             results.setdefault(str(panel["id"]), {})[target["refId"]] = found

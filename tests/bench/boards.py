@@ -26,7 +26,7 @@ from exporters.catalog import Catalog
 from grafana import asking
 from grafana.asking import Asked
 
-from .measure import FULL, ROOT, BenchError, Effort, Result, result, running
+from .measure import FULL, ROOT, BenchError, Effort, Result, loop_seconds, result, running
 
 SITE = 500  # nodes
 PART, SHORT_PART = 25, 3  # of them that are made
@@ -53,6 +53,8 @@ NAMED: dict[str, Sequence[str]] = {
     "alertstate": ("firing",),
     "alertname": ("OvnwatchStreamDown",),
 }
+# Of each node, where a node has fewer of something than others have.
+FEWER = {"ovnwatch_egressip_info": {"external": 2, "egressip": 2}}
 # What of OVN each node tells; the rest is told by the few that watch its databases.
 EVERYWHERE = re.compile("ovnwatch_ovn_(controller|connected|engine|stopwatch|tunnel)")
 WATCHERS = 3
@@ -76,9 +78,9 @@ def boards(effort: Effort) -> list[Result]:
             ready(port)
             costs = {
                 f"{board}: {query.name}": [
-                    each * scale(query, nodes) for each in cost(port, query, end, hours * 3600, effort.repeats, step)
+                    each * scale(query, nodes) for each in cost(port, query, end, hours * 3600, effort.repeats)
                 ]
-                for board, query, step in queries(hours * 3600)
+                for board, query in queries(hours * 3600)
             }
     dear = sorted(costs, key=lambda each: -median(costs[each]))
     over = [each for each in dear if median(costs[each]) > GOAL]
@@ -87,6 +89,7 @@ def boards(effort: Effort) -> list[Result]:
         "over": len(over),
         "dearest": [f"{each} {median(costs[each]):.2f} s" for each in dear[: max(5, len(over))]],
         "nodes": nodes,
+        "loop": f"{loop_seconds():.2f} s",
     }
     name = f"boards' dearest query, {SITE} nodes, {hours:g} h: seconds"
     return [result(name, costs[dear[0]], GOAL, detail)]
@@ -97,14 +100,12 @@ def scale(query: Asked, nodes: int) -> float:
     return 1.0 if f'source=~"{ONE}"' in query.expr else SITE / nodes
 
 
-def queries(seconds: float) -> Iterator[tuple[str, Asked, float]]:
-    """Boards' names, their queries, and the seconds between two values: more where a panel has few points."""
+def queries(seconds: float) -> Iterator[tuple[str, Asked]]:
+    """Boards' names and their queries."""
     for file in sorted((ROOT / "grafana/dashboards").glob("*.json")):
         board = json.loads(file.read_text(encoding="utf-8"))
-        values = asking.timed(seconds, STEP) | {"before": "1h", "observer": ONE}
-        points = {each["title"]: each["maxDataPoints"] for each in asking.panels(board) if each.get("maxDataPoints")}
-        for each in asking.asked(board, values):
-            yield file.stem, each, max(STEP, seconds / points.get(each.panel, seconds))
+        for each in asking.asked(board, seconds, STEP, {"before": "1h", "observer": ONE}):
+            yield file.stem, each
 
 
 # --- asking
@@ -122,9 +123,9 @@ def ready(port: int) -> None:
     raise BenchError("Prometheus is not ready")
 
 
-def cost(port: int, query: Asked, end: float, seconds: float, repeats: int, step: float = STEP) -> list[float]:
+def cost(port: int, query: Asked, end: float, seconds: float, repeats: int) -> list[float]:
     """Seconds that Prometheus says it took, each time. Raises BenchError for one that finds nothing to do or fails."""
-    times = {"time": end} if query.instant else {"start": end - seconds, "end": end, "step": step}
+    times = {"time": end} if query.instant else {"start": end - seconds, "end": end, "step": query.step}
     body = urllib.parse.urlencode({"query": query.expr, "stats": "all", **times}).encode()
     address = f"http://127.0.0.1:{port}/api/v1/query{'' if query.instant else '_range'}"
     spent = []
@@ -157,7 +158,7 @@ def blocks(folder: Path, nodes: int, begin: float, end: float) -> None:
 def families(known: Catalog, nodes: int, begin: float, end: float) -> Iterator[str]:
     """The lines of all that boards read, a metric at a time."""
     names: set[str] = set()
-    for _, query, _ in queries(3600):
+    for _, query in queries(3600):
         names |= catalog.metrics_in(query.expr)
     times = [f"{begin + SCRAPE * n:.0f}" for n in range(int((end - begin) / SCRAPE) + 1)]
     rising, flat = [f" {n * 0.1:.1f} {each}\n" for n, each in enumerate(times)], [f" 1 {each}\n" for each in times]
@@ -194,19 +195,19 @@ def series(known: Catalog, name: str, nodes: int) -> Iterator[Labels]:
         buckets = [{"le": f"{each}"} for each in (*counted.buckets, "+Inf")] if counted and counted.buckets else [{}]
         rest = [label for label in labels if not made or label not in made[0]]
         for one in made:
-            for more in about(rest):
+            for more in about(rest, COUNTS | FEWER.get(name, {})):
                 for bucket in buckets:
                     yield {**scrape, **{each: one[each] for each in labels if each in one}, **more, **bucket}
 
 
-def about(labels: Sequence[str]) -> list[Labels]:
+def about(labels: Sequence[str], counts: Mapping[str, int]) -> list[Labels]:
     """Values of what a series is about beside its node or stream; several labels go along with each other."""
     if not labels:
         return [{}]
     columns = [[*NAMED.get(each, ())] or [f"{each}-0"] for each in labels]
-    most = max(COUNTS.get(each, len(column)) for each, column in zip(labels, columns, strict=True))
+    most = max(counts.get(each, len(column)) for each, column in zip(labels, columns, strict=True))
     columns = [
-        column + [f"{label}-{n}" for n in range(len(column), most)] if label in COUNTS else column
+        column + [f"{label}-{n}" for n in range(len(column), most)] if label in counts else column
         for label, column in zip(labels, columns, strict=True)
     ]
     rows = zip_longest(*columns)
