@@ -583,6 +583,45 @@ def expect(
     promtool("test", "rules", str(file))
 
 
+ANSWERED = {"stream_observed": "1x9", "last_success_timestamp_seconds": "0x9"}
+GONE = {"stream_observed": "1 1 1 stale", "last_success_timestamp_seconds": "0 0 0 stale"}
+# What is known of a stream, scraped each 30 s -> what it lost in the range, at 120 s. increase() reads on a little.
+LOST = {
+    "nothing": (ANSWERED | {"outage_seconds_total": "0x9"}, 0.0),
+    "something": (ANSWERED | {"outage_seconds_total": "0 0 2 2 2"}, 2.0),
+    "something, and nobody tells of it any more": (GONE | {"outage_seconds_total": "0 0 2 stale"}, 2.5),  # it reads on
+    "nothing, and nobody tells of it any more": (GONE | {"outage_seconds_total": "0 0 0 stale"}, None),
+    "nothing, and nobody looks": (ANSWERED | {"stream_observed": "1 0x9", "outage_seconds_total": "0x9"}, None),
+    "unknown, for it was never answered": ({"stream_observed": "1x9", "outage_seconds_total": "0x9"}, None),
+    "more than is counted, while it goes on": (
+        ANSWERED | {"outage_seconds_total": "0 0 2 2 2", "outage_seconds_lower_total": "0 0 1 1 1"}
+        | {"outage_open": "0 0 0 1 1", "last_outage_lower_seconds": "_ _ 1 30 60"},
+        61.0,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.system("promtool")
+@pytest.mark.parametrize("how", LOST)
+def test_what_a_stream_lost(how: str, tmp_path: Path) -> None:
+    series, lost = LOST[how]
+    expect(tmp_path, series, queries.estimate(), [(120, lost)])
+
+
+@pytest.mark.system("promtool")
+@pytest.mark.parametrize(
+    ("series", "share"),
+    [
+        (ANSWERED | {"observed_seconds_total": "0+30x9"}, 0.2),  # 120 s of the ten minutes
+        (ANSWERED | {"observed_seconds_total": "0x9"}, 0.0),
+        ({"stream_observed": "1x9", "observed_seconds_total": "0x9"}, None),  # never answered
+        (GONE | {"observed_seconds_total": "0 30 60 stale"}, 0.125),  # it reads on for half a scrape
+    ],
+)
+def test_what_share_of_the_range_was_observed(series: dict[str, str], share: float | None, tmp_path: Path) -> None:
+    expect(tmp_path, series, queries.covered(), [(120, share)])
+
+
 UP_ALL_ALONG = {
     "stream_observed": "1x9", "stream_up": "1x9", "outage_open": "0x9", "last_success_timestamp_seconds": "0+30x9",
     "outage_seconds_upper_total": "0x9",
