@@ -195,6 +195,7 @@ COST = Row(
             ],
             unit="seconds",
             size=Size(8, 8),
+            points=parts.POINTS // 2,
         ),
     ],
 )
@@ -211,6 +212,7 @@ PEERS = Row(
             Query(f"max by (cluster, source, target) (ovnwatch_peer_heard{SOURCE})", "{{target}} by {{source}}"),
             size=Size(8, 8),
             mappings=looks.words(looks.YES_NO),
+            points=parts.POINTS,
         ),
         panels.timeseries(
             "clocks",

@@ -25,12 +25,10 @@ UNITS = {
     "state": "none",
     "none": "none",
     "per second": "eps",
-    "packets": "pps",
 }
 # Where an axis ends at least, so that nothing but zeros is not drawn below a hundred.
-LEAST_TOP = {"count": 1, "ratio": 0.01, "per second": 0.1, "packets": 0.1, "seconds": 0.001}
+LEAST_TOP = {"count": 1, "ratio": 0.01, "per second": 0.1, "seconds": 0.001}
 NO_VALUE = "no data"
-NOT_PROBED = "-"
 ABOVE_ZERO = 1e-9  # Grafana's steps include their value, but `> 0` does not include 0
 
 
@@ -72,12 +70,17 @@ def words(said: Sequence[Word]) -> list[dict[str, Any]]:
     return [{"type": "value", "options": options}, missing()]
 
 
-def missing(text: str = NO_VALUE) -> dict[str, Any]:
+def missing(text: str = NO_VALUE, colour: str = LIGHT_GREY) -> dict[str, Any]:
     """A value mapping: what is not there is said in grey. Without it Grafana would take the colour of the best step."""
     return {
         "type": "special",
-        "options": {"match": "null+nan", "result": {"color": LIGHT_GREY, "index": len(STATES), "text": text}},
+        "options": {"match": "null+nan", "result": {"color": colour, "index": len(STATES), "text": text}},
     }
+
+
+def not_probed() -> dict[str, Any]:
+    """A value mapping for a place where no series is because nobody probes it: that is neither known nor unknown."""
+    return missing("-", "transparent")
 
 
 def state_mappings() -> list[dict[str, Any]]:

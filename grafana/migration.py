@@ -161,6 +161,7 @@ STORY = Row(
             Query(named(of("ovnwatch_node_daemon_up", DAEMONS), function="min"), "{{k8s_node}}"),
             size=Size(24, 7),
             mappings=looks.words(looks.UP_DOWN),
+            points=2 * parts.POINTS,
         ),
     ],
 )

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from grafana import boards, looks, marks, nodes, panels, parts
 from grafana.boards import Row
 from grafana.grid import Size
-from grafana.nodes import gained, named, of, rate, ten, top
+from grafana.nodes import gained, named, of, ten, top
 from grafana.parts import Column, Query
 
 UID = "ovnwatch-network"
@@ -34,7 +34,7 @@ def in_range(counts: Iterable[str]) -> str:
 
 
 def by_link(what: str) -> str:
-    return top(named(rate(f"{LINK}_{what}_total"), "link"))
+    return top(nodes.recorded(f"k8s_node_link:{LINK}_{what}:rate2m", labels=("link",)))
 
 
 def by_node(counts: dict[str, str]) -> list[Query]:
@@ -44,12 +44,6 @@ def by_node(counts: dict[str, str]) -> list[Query]:
 def either(kernel: str, ovs: str, *labels: str, function: str = "min") -> str:
     """What the kernel tells of its bonds, and OVS of its own."""
     return " or ".join(named(of(each), *labels, function=function) for each in (kernel, ovs))
-
-
-def own_mtu() -> str:
-    """The MTU of links that are not a workload's."""
-    workloads = of(f"{LINK}_info", 'kind="veth"')
-    return f"({of(f'{LINK}_mtu_bytes')} unless on ({nodes.SCRAPE}, link) {workloads})"
 
 
 def vlans() -> str:
@@ -140,7 +134,8 @@ TRAFFIC = Row(
         panels.timeseries(
             "received",
             "Received",
-            "Bytes a second. Good: as before the work. A link that carries nothing any more shows here first.",
+            "Bytes a second; workloads' links are left out. Good: as before the work. A link that carries nothing any "
+            "more shows here first.",
             [Query(by_link("receive_bytes"), "{{k8s_node}} {{link}}")],
             unit="byte rate",
             size=Size(12, 8),
@@ -148,7 +143,7 @@ TRAFFIC = Row(
         panels.timeseries(
             "sent",
             "Sent",
-            "Bytes a second. Good: as before the work.",
+            "Bytes a second; workloads' links are left out. Good: as before the work.",
             [Query(by_link("transmit_bytes"), "{{k8s_node}} {{link}}")],
             unit="byte rate",
             size=Size(12, 8),
@@ -159,7 +154,7 @@ TRAFFIC = Row(
             "Packets a second by what became of them, of all links of a node. Good: 0. No room: the node is too slow "
             "for the link. Off: the link is not the bond's active one.",
             by_node(LOSSES),
-            unit="packets",
+            unit="per second",
             size=Size(8, 8),
         ),
         panels.timeseries(
@@ -167,7 +162,7 @@ TRAFFIC = Row(
             "Packets with errors, by node",
             "Packets a second, of all links of a node. Good: 0.",
             by_node(ERRORS),
-            unit="packets",
+            unit="per second",
             size=Size(8, 8),
         ),
         panels.timeseries(
@@ -216,6 +211,7 @@ STATES = Row(
             ),
             size=Size(8, 8),
             mappings=looks.words(looks.UP_DOWN),
+            points=2 * parts.POINTS,
         ),
         panels.timeseries(
             "bridges",
@@ -250,7 +246,12 @@ STATES = Row(
             "MTU of physical links and bridges",
             "How many links have which MTU, all nodes together; workloads' links are left out. Good: the same numbers "
             "all along, or the steps that were planned.",
-            [Query(f'count_values by (cluster) ("mtu", {nodes.joined(own_mtu())})', "{{mtu}} bytes")],
+            [
+                Query(
+                    nodes.together(f"k8s_node_mtu:{LINK}_mtu:count{{{nodes.NODE}}}", "mtu", function="sum"),
+                    "{{mtu}} bytes",
+                )
+            ],
             unit="count",
             size=Size(8, 8),
         ),
@@ -310,14 +311,28 @@ INVENTORY = Row(
             size=Size(6, 8),
             sort="Node",
         ),
-        panels.timeseries(
+        panels.table(
             "speed",
-            "Speed of links",
-            "The ten slowest that tell one. Good: flat. A fall: a link came back with less than it had.",
-            [Query(f"bottomk(10, 8 * {named(of(f'{LINK}_speed_bytes_per_second'), 'link')})", "{{k8s_node}} {{link}}")],
-            unit="bit rate",
+            "Slowest links",
+            "The ten slowest of the links that tell their speed. Good: what they are made for. Less: a link came back "
+            "with less than it had.",
+            [Column("Speed", f"bottomk(10, 8 * {named(of(f'{LINK}_speed_bytes_per_second'), 'link')})", "bit rate")],
+            rows={"k8s_node": "Node", "link": "Link"},
             size=Size(6, 8),
-            calcs=("min",),
+            sort="Speed",
+        ),
+        panels.table(
+            "busiest",
+            "Busiest links",
+            "The ten links that received most in the range, workloads' links too: bytes a second. Good: as expected.",
+            [
+                Column(
+                    "Received", top(named(f"{gained(f'{LINK}_receive_bytes_total')} / $__range_s", "link")), "byte rate"
+                )
+            ],
+            rows={"k8s_node": "Node", "link": "Link"},
+            size=Size(6, 8),
+            sort="Received",
         ),
     ],
     collapsed=True,

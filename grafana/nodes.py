@@ -10,6 +10,8 @@
    `by` what it is about, without the node.
 """
 
+from collections.abc import Sequence
+
 from grafana import panels
 from grafana.boards import Choice
 from grafana.grid import Size
@@ -21,7 +23,8 @@ CHOICES = (
 )
 SCRAPE = "cluster, job, instance"
 ONLY = 'cluster=~"$cluster",instance=~"$instance"'
-NAMES = f'max by ({SCRAPE}, k8s_node) (ovnwatch_node_info{{cluster=~"$cluster",k8s_node=~"$k8s_node"}})'
+NODE = 'cluster=~"$cluster",k8s_node=~"$k8s_node"'
+NAMES = f"max by ({SCRAPE}, k8s_node) (ovnwatch_node_info{{{NODE}}})"
 SOON = 120  # seconds for which an event is marked: four scrapes 30 s apart
 
 
@@ -30,10 +33,11 @@ def of(metric: str, matchers: str = "") -> str:
     return f"{metric}{{{ONLY}{f',{matchers}' if matchers else ''}}}"
 
 
-def recorded(name: str, matchers: str = "", over: str = "") -> str:
+def recorded(name: str, matchers: str = "", over: str = "", labels: Sequence[str] = ()) -> str:
     """A recorded series of the chosen nodes, whoever tells what it is made of; with `over`, its most in that range."""
-    made = f'{name}{{cluster=~"$cluster",k8s_node=~"$k8s_node"{f",{matchers}" if matchers else ""}}}'
-    return f"max by (cluster, k8s_node) ({f'max_over_time({made}[{over}])' if over else made})"
+    made = f"{name}{{{NODE}{f',{matchers}' if matchers else ''}}}"
+    by = ", ".join(("cluster", "k8s_node", *labels))
+    return f"max by ({by}) ({f'max_over_time({made}[{over}])' if over else made})"
 
 
 def rate(metric: str, matchers: str = "") -> str:
@@ -52,8 +56,9 @@ def most(metric: str, matchers: str = "") -> str:
 
 
 def named(expr: str, *labels: str, function: str = "sum") -> str:
-    """One value a node, and for each set of values of further labels."""
-    return f"{function} by ({', '.join(('cluster', 'k8s_node', *labels))}) ({joined(expr)})"
+    """One value a node, and for each set of values of further labels; a scrape's node is sought once."""
+    few = f"{function} by ({', '.join((SCRAPE, *labels))}) ({expr})"
+    return f"{function} by ({', '.join(('cluster', 'k8s_node', *labels))}) ({joined(few)})"
 
 
 def joined(expr: str) -> str:

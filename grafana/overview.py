@@ -19,7 +19,8 @@ CHOICES = (
 BUDGET = Setting("budget", "Budget, seconds", ("60", "10", "30", "120", "300", "600", "1800"))
 CLUSTER = '{cluster=~"$cluster"}'
 NODE = '{cluster=~"$cluster",k8s_node=~"$k8s_node"}'
-OURS = '{cluster=~"$cluster",alertname=~"Ovnwatch.*",alertname!="OvnwatchWatchdog"}'
+# Those of no severity say what goes on, to others that are inhibited meanwhile.
+OURS = '{cluster=~"$cluster",alertname=~"Ovnwatch.*",severity!="none"}'
 FIRING = f'ALERTS{OURS.removesuffix("}")},alertstate="firing"}}'
 SEVERITIES = (
     Word(3, "critical", looks.VERMILION),
@@ -136,7 +137,7 @@ VERDICT = Row(
                 Query(f"max({bound('upper')})", "at most"),
             ],
             unit="seconds",
-            size=Size(10, 3),
+            size=Size(10, 4),
             threshold="OvnwatchOutageEnded",
             decimals=2,
         ),
@@ -147,7 +148,7 @@ VERDICT = Row(
             "judge a window by its own budget; this is for the range that is shown.",
             [Query(f"$budget - max({bound('upper')})", "left")],
             unit="seconds",
-            size=Size(7, 3),
+            size=Size(7, 4),
             mappings=looks.bad_below_zero(),
             decimals=1,
         ),
@@ -159,7 +160,7 @@ VERDICT = Row(
             "than the range.",
             [Query(f"min(max by (cluster, target, path) ({covered()}))", "coverage")],
             unit="ratio",
-            size=Size(7, 3),
+            size=Size(7, 4),
             threshold="OvnwatchNotObserving",
             decimals=1,
         ),

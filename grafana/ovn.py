@@ -11,7 +11,7 @@ CONTROLLER = 'daemon="ovn-controller"'
 DAEMONS = 'daemon=~"ovn.*"'
 MAKES_FLOWS = 'part=~".*flow.*|northd|runtime_data"'  # others begin anew each time, and cost nothing
 CONFIG = "ovnwatch_ovn_config"
-BFD = "ovnwatch_ovn_tunnel_bfd_up"
+BFD = "chassis:ovnwatch_ovn_tunnel_bfd_up:min"
 
 
 def anywhere(metric: str, *labels: str, function: str = "max") -> str:
@@ -182,6 +182,7 @@ PLACES = Row(
             Query(anywhere("ovnwatch_ovn_gateway_info", "gateway", "chassis"), "{{gateway}} on {{chassis}}"),
             size=Size(12, 8),
             mappings=looks.words(looks.IS_SO),
+            points=parts.POINTS,
         ),
     ],
 )
@@ -207,9 +208,9 @@ TUNNELS = Row(
         panels.state_timeline(
             "bfd",
             "Chassis as BFD sees them",
-            "By the chassis at the other end, the worst of all tunnels to it. Good: up all along. Empty: no tunnel to "
-            "it is watched by BFD.",
-            Query(f"min by (cluster, chassis) ({anywhere(BFD, 'chassis', function='min')})", "{{chassis}}"),
+            "By the chassis at the other end, the worst of all nodes' tunnels to it. Good: up all along. Empty: no "
+            "tunnel to it is watched by BFD.",
+            Query(f'min by (cluster, chassis) ({BFD}{{cluster=~"$cluster"}})', "{{chassis}}"),
             size=Size(8, 8),
             mappings=looks.words(looks.UP_DOWN),
             points=parts.POINTS,

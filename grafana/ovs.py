@@ -9,6 +9,7 @@ from grafana.parts import Column, Query
 UID = "ovnwatch-ovs"
 DAEMONS = 'daemon=~"ovs.*"'
 EVENTS = "ovnwatch_ovs_coverage_events_total"
+EACH_SECOND = f"rate({of(EVENTS)}[$__range])"
 STARTED = nodes.started(DAEMONS)
 
 
@@ -221,7 +222,7 @@ UPCALLS = Row(
                     "{{reason}}",
                 )
             ],
-            unit="packets",
+            unit="per second",
             size=Size(6, 7),
             style="stacked",
         ),
@@ -322,7 +323,7 @@ INTERFACES = Row(
                 Query(of_kind("receive_dropped"), "{{kind}} received"),
                 Query(of_kind("transmit_dropped"), "{{kind}} sent"),
             ],
-            unit="packets",
+            unit="per second",
             size=Size(8, 7),
         ),
         panels.timeseries(
@@ -333,7 +334,7 @@ INTERFACES = Row(
                 Query(of_kind("receive_errors"), "{{kind}} received"),
                 Query(of_kind("transmit_errors"), "{{kind}} sent"),
             ],
-            unit="packets",
+            unit="per second",
             size=Size(8, 7),
         ),
         panels.timeseries(
@@ -378,14 +379,19 @@ INSIDE = Row(
             unit="per second",
             size=Size(8, 7),
         ),
-        panels.timeseries(
+        panels.table(
             "events",
             "What it does most",
-            "The ten events that ovs-vswitchd counted most often a second, all nodes together, by its own names. "
-            "Good: as before the work.",
-            [Query(top(nodes.together(nodes.joined(rate(EVENTS)), "event", function="sum")), "{{event}}")],
-            unit="per second",
+            "The ten events that ovs-vswitchd counted most often in the range, all nodes together, by its own names: "
+            "how many a second. Good: as before the work.",
+            [
+                Column(
+                    "Each second", top(nodes.together(nodes.joined(EACH_SECOND), "event", function="sum")), decimals=1
+                )
+            ],
+            rows={"event": "Event"},
             size=Size(8, 7),
+            sort="Each second",
         ),
         panels.timeseries(
             "limit-hit",

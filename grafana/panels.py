@@ -61,7 +61,7 @@ def stat(
         noValue=looks.NO_VALUE,
         colorMode="background" if len(queries) == 1 else "value",
         graphMode="none",
-        orientation="auto",
+        orientation="horizontal" if names else "auto",  # names get a line each
         reduceCalc="lastNotNull",
         textMode="name" if names else "value" if len(queries) == 1 and not overrides else "value_and_name",
         color={"mode": "thresholds"},
@@ -256,7 +256,7 @@ def matrix(
         ],
         overrides=[override(corner, displayName=heading, **{"custom.cellOptions": {"type": "auto"}})],
         size=size,
-        mappings=[*looks.state_mappings()[:-1], looks.missing(looks.NOT_PROBED)],
+        mappings=[*looks.state_mappings()[:-1], looks.not_probed()],
         cell={"type": "color-background", "mode": "basic"},
     )
 

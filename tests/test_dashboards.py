@@ -360,7 +360,7 @@ def test_what_is_not_there_is_said_in_grey(panel: dict[str, Any]) -> None:
     assert defaults["noValue"] == "no data"
     if panel["type"] != "heatmap":
         matrix = any(each["id"] == "groupingToMatrix" for each in panel.get("transformations", ()))
-        assert looks.missing(looks.NOT_PROBED if matrix else looks.NO_VALUE) in defaults["mappings"]
+        assert (looks.not_probed() if matrix else looks.missing()) in defaults["mappings"]
 
 
 def test_the_recorded_state_has_the_codes_of_the_boards() -> None:

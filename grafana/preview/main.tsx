@@ -102,7 +102,8 @@ function Stat({ panel, width, height }: Box) {
   if (!shown.length) {
     return <Nothing panel={panel} />;
   }
-  const across = Math.max(1, Math.min(shown.length, Math.floor(width / 90)));
+  const lines = panel.options.orientation === 'horizontal';
+  const across = lines ? 1 : Math.max(1, Math.min(shown.length, Math.floor(width / 90)));
   const rows = Math.ceil(shown.length / across);
   return (
     <div style={{ display: 'grid', gridTemplateColumns: `repeat(${across}, 1fr)`, gap: 4 }}>
@@ -111,9 +112,11 @@ function Stat({ panel, width, height }: Box) {
         const value = field.display!(Number(series.values.at(-1)![1]));
         value.title = field.state!.displayName!;
         return (
-          <BigValue key={index} theme={theme} value={value} width={width / across - 12} height={height / rows - 6}
-            colorMode={panel.options.colorMode as BigValueColorMode} graphMode={BigValueGraphMode.None}
-            textMode={panel.options.textMode as BigValueTextMode} />
+          <div key={index} style={{ height: height / rows - 4, overflow: 'hidden' }}>
+            <BigValue theme={theme} value={value} width={width / across - 12} height={height / rows - 4}
+              colorMode={panel.options.colorMode as BigValueColorMode} graphMode={BigValueGraphMode.None}
+              textMode={panel.options.textMode as BigValueTextMode} text={lines ? { valueSize: 14, titleSize: 14 } : undefined} />
+          </div>
         );
       })}
     </div>
@@ -256,11 +259,11 @@ function Lines({ panel, width, height }: Box) {
     <svg width={width} height={height} fontSize={11} fill={theme.colors.text.primary}>
       {shown.map(({ series, name }, index) => {
         const field = displayed(panel, { name, type: FieldType.number, config: {}, values: [] }, name, index);
-        const gap = step || Math.max(...series.values.map(([time], n) => (n ? time - series.values[n - 1][0] : 0)), 1);
-        const often = Math.min(...series.values.map(([time], n) => (n ? time - series.values[n - 1][0] : gap)), gap);
+        const apart = series.values.slice(1).map(([time], n) => time - series.values[n][0]);
+        const often = Math.min(...apart, found.to - found.from) || step;
         return (
           <g key={name + index} transform={`translate(0 ${index * high})`}>
-            <text x={4} y={high * 0.65}>{name.slice(0, 40)}</text>
+            <text x={4} y={high * 0.65}>{name.length * 6 > left ? name.slice(0, left / 6 - 1) + '…' : name}</text>
             {series.values.map(([time, value]) => (
               <rect key={time} x={x(time)} y={1} height={high - 2} fill={field.display!(Number(value)).color}
                 width={Math.max(1, (often / (found.to - found.from)) * across - (panel.type === 'status-history' ? 1 : -0.5))}>
