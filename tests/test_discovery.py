@@ -450,11 +450,11 @@ def test_a_file_that_cannot_be_written_ends_it_only_where_there_is_none(
     (tmp_path / "there").mkdir()
     args = discover._parser().parse_args(["--kubeconfig=x", f"--output={tmp_path / 'there'}"])
     held = keep({}, [{"name": "a", "path": "pod", "host": "b"}], 0.0)
-    assert not discover._written(args, held)
+    assert not discover._written(args, held, {})
     assert "stays as it is" in capsys.readouterr().err
     args.output = tmp_path / "nowhere" / "out.yaml"
     with pytest.raises(FileNotFoundError):
-        discover._written(args, held)
+        discover._written(args, held, {})
     assert [each.name for each in tmp_path.iterdir()] == ["there"]
 
 
