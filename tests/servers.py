@@ -56,19 +56,23 @@ class Certificates:
 
 def make_certificates(folder: Path) -> Certificates:
     """Write them into `folder` with the openssl command."""
+    told = subprocess.run(["openssl", "x509", "-help"], check=True, capture_output=True, text=True)
+    past = ("-not_before", "20200101000000Z", "-not_after", "20200102000000Z")
+    expired = past if "-not_after" in told.stdout + told.stderr else ("-days", "-1")  # which 3.5 takes no more
+    lasting = ("-days", "2")
     ours, others = "subjectAltName=IP:127.0.0.1,IP:::1,DNS:localhost", "subjectAltName=DNS:other.example"
 
     def openssl(*arguments: str) -> None:
         subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
 
     openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", "key")
-    self_signed = ("req", "-x509", "-new", "-key", "key", "-days", "2")
+    self_signed = ("req", "-x509", "-new", "-key", "key", *lasting)
     openssl(*self_signed, "-subj", "/CN=ca", "-addext", "keyUsage=critical,keyCertSign", "-out", "ca.pem")
     openssl(*self_signed, "-subj", "/CN=self", "-addext", ours, "-out", "self.pem")
     openssl("req", "-new", "-key", "key", "-subj", "/CN=leaf", "-out", "request")
-    for name, days, names in (("good", "2", ours), ("expired", "-1", ours), ("wrong-name", "2", others)):
+    for name, valid, names in (("good", lasting, ours), ("expired", expired, ours), ("wrong-name", lasting, others)):
         (folder / "names").write_text(f"{names}\nauthorityKeyIdentifier=keyid\n")  # strict clients want it
-        signed = ("-CA", "ca.pem", "-CAkey", "key", "-CAcreateserial", "-days", days, "-extfile", "names")
+        signed = ("-CA", "ca.pem", "-CAkey", "key", "-CAcreateserial", *valid, "-extfile", "names")
         openssl("x509", "-req", "-in", "request", *signed, "-out", f"{name}.pem")
     return Certificates(folder)
 
