@@ -19,6 +19,7 @@ from exporters import strictyaml
 from exporters.strictyaml import BadInput, Document, Problem
 from exporters.targets import STRICT, FileName
 
+MOST_TEXT = 1 << 20  # characters of a file
 MOST_COST = 14  # of bcrypt: a second a password on a slow core
 SUITES = {  # of TLS 1.2 those that Go and OpenSSL still hold for good, as each calls them
     f"TLS_ECDHE_{key}_WITH_{go}": f"ECDHE-{key}-{openssl}"
@@ -135,7 +136,11 @@ def plain_name(name: str) -> str:
 def read_text(path: Path, place: str) -> str:
     """A file of settings. Raises BadInput."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig") as file:
+            text = file.read(MOST_TEXT + 1)
+        if len(text) <= MOST_TEXT:
+            return text
+        message = f"{path} is longer than {MOST_TEXT} characters"
     except UnicodeDecodeError as error:
         message = f"{path} is not UTF-8: {error.reason} at byte {error.start}"
     except OSError as error:

@@ -104,6 +104,18 @@ def test_no_secret_of_a_bastion_is_carried_along(checkout: Path) -> None:
     assert "whole" in subprocess.run([verify], check=True, capture_output=True, text=True).stdout
 
 
+def test_an_image_that_is_not_here_is_named_and_not_pushed(checkout: Path) -> None:
+    (checkout / "engine").write_text('#!/bin/sh\necho "$*" >>log\n[ "$1 $2" != "image exists" ]\n')
+    environ = {**os.environ, "ENGINE": str(checkout / "engine")}
+    script = checkout / "containers/push-images.sh"
+    ran = subprocess.run(
+        [script, "registry.example.com"], check=False, capture_output=True, text=True, cwd=checkout, env=environ
+    )
+    assert ran.returncode == 1
+    assert f"neither registry.example.com/applications/ovnwatch:{VERSION} nor localhost/" in ran.stderr
+    assert "push" not in (checkout / "log").read_text()
+
+
 def test_a_bundle_is_there_as_a_whole_or_not_at_all(checkout: Path) -> None:
     (checkout / "fail").touch()
     assert bundled(checkout).returncode != 0

@@ -29,6 +29,7 @@ from exporters.discovery.kept import KEPT_SECONDS, entries, keep, resumed, withd
 from exporters.discovery.resources import NEEDS, resource
 from exporters.objects import Fields
 from exporters.peer.settings import load_peer
+from exporters.strictyaml import BadInput
 from exporters.targets import Target
 
 pytestmark = pytest.mark.slow
@@ -285,6 +286,17 @@ def test_a_base_is_kept_as_it_is_unless_it_has_targets(
     assert told(*argv) == 1
     assert f"{base}:2: targets: stands here already" in capsys.readouterr().err
     assert (tmp_path / "out.yaml").read_text() == written
+
+
+def test_what_the_file_had_counts_only_where_it_is_a_target(tmp_path: Path) -> None:
+    good = {"name": "a", "path": "pod", "host": "b"}
+    bad = [1, None, {**good, "name": [1]}, {**good, "host": 5}, {**good, "path": "x"}, {"name": "c"}]
+    (tmp_path / "out.yaml").write_text(yaml.safe_dump({"targets": [*bad, good]}))
+    assert entries(discover._kept(tmp_path / "out.yaml")) == [good]
+    (tmp_path / "out.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(BadInput, match=r"--output: .*is not UTF-8"):
+        discover._kept(tmp_path / "out.yaml")
+    assert discover._kept(tmp_path / "none.yaml") == {}
 
 
 def test_nothing_to_probe_is_no_success(told: Discover, capsys: pytest.CaptureFixture[str]) -> None:

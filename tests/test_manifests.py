@@ -241,6 +241,16 @@ def test_who_finds_targets_may_read_what_that_takes_and_nothing_else(tmp_path: P
     assert allowed(named(objects, "ClusterRole", "ovnwatch-discovery")) == nodes
 
 
+def test_what_was_measured_of_peers_is_within_their_memory() -> None:
+    rows = re.findall(
+        r"^\| peer[^|]*\|[^|]*\|[^|]*\|[^|]*\| (\d+) MB \|", (ROOT / "docs/sizing.md").read_text(), re.MULTILINE
+    )
+    assert len(rows) >= 8
+    peer = container(named(rendered("openshift"), "DaemonSet", "ovnwatch-peer"))["resources"]
+    asked, most = (int(peer[each]["memory"].removesuffix("Mi")) << 20 for each in ("requests", "limits"))
+    assert 1.3 * max(map(int, rows)) * 1e6 < asked < most
+
+
 @pytest.mark.system(str(KUBECTL))
 def test_peers_that_ask_dns_have_no_right_and_no_token(tmp_path: Path) -> None:
     objects = composed(tmp_path, "dns")

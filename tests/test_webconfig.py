@@ -101,6 +101,12 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         load(tmp_path / "no.yml")
 
 
+def test_a_file_without_end_is_none() -> None:
+    for read in (load, lambda path: read_token(path, "here")):
+        with pytest.raises(BadInput, match=r"/dev/zero is longer than 1048576 characters"):
+            read(Path("/dev/zero"))
+
+
 @pytest.mark.parametrize("text", ["", " \n", "two words", "umläut"])
 def test_a_token_is_one_printable_word(tmp_path: Path, text: str) -> None:
     (tmp_path / "token").write_text(text, encoding="utf-8")

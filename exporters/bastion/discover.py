@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
-from exporters import kube, logs, reach, strictyaml
+from exporters import kube, logs, reach, strictyaml, webconfig
 from exporters.discovery.find import Found, Key, find
 from exporters.discovery.kept import Last, entries, keep, resumed, withdrawn
 from exporters.discovery.resources import NEEDS, resource
@@ -29,6 +30,7 @@ from exporters.kube import Cluster, ConfigError, Watch
 from exporters.objects import Known
 from exporters.plain import plain
 from exporters.strictyaml import BadInput
+from exporters.targets import Target
 
 PATHS = ("nodeport", "loadbalancer", "route", "ingress")  # that lead in from outside
 OURS = "app.kubernetes.io/name=ovnwatch"
@@ -219,7 +221,7 @@ def _base(args: argparse.Namespace) -> str:
     """The text before the targets. Raises BadInput for one that has targets itself."""
     if args.base is None:
         return ""
-    text = args.base.read_text(encoding="utf-8")
+    text = webconfig.read_text(args.base, "--base")
     document = strictyaml.load(text, str(args.base))
     if isinstance(document.data, dict) and "targets" in document.data:
         document.add("stands here already: leave it to what is found", ("targets",), document.lines["targets",])
@@ -240,27 +242,36 @@ def _kept(path: Path) -> tuple[dict[Key, Last], dict[Key, str]]:
 
     Of the rest nobody knows when: it counts for an hour from now.
     """
-    try:
-        document = strictyaml.load(path.read_text(encoding="utf-8"), str(path))
-    except FileNotFoundError:
+    if not path.exists():
         return {}, {}
+    document = strictyaml.load(webconfig.read_text(path, "--output"), str(path))
     data = document.data if isinstance(document.data, dict) else {}
-    listed, noted = ([each for each in data.get(key) or () if isinstance(each, dict)] for key in ("targets", WITHDRAWN))
+    listed, noted = (found if isinstance(found := data.get(key), list) else [] for key in ("targets", WITHDRAWN))
     gone = {
         (str(each["name"]), str(each["path"]), each["family"]): str(each["seen"])
         for each in noted
-        if set(GONE) <= each.keys() and each["family"] in (4, 6)
+        if isinstance(each, dict) and set(GONE) <= each.keys() and each["family"] in (4, 6)
     }
-    known = [each for each in listed if {"name", "path", "host"} <= each.keys()]
+    known = [each for each in listed if _is_target(each)]
     return resumed(known, gone, time.monotonic(), time.time()), gone
+
+
+def _is_target(each: object) -> bool:
+    try:
+        Target.model_validate(each)
+    except ValidationError:
+        return False
+    return isinstance(each, dict) and {"name", "path", "host"} <= each.keys()
 
 
 def _write(path: Path, text: str) -> bool:
     """Replace the file by one of that text, unless it has it; whether it had not."""
     with contextlib.suppress(FileNotFoundError):
-        if path.read_text(encoding="utf-8") == text:
+        if path.read_bytes() == text.encode():
             return False
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
+    ) as file:
         try:
             file.write(text)
             file.flush()
