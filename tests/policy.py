@@ -1,5 +1,6 @@
 """What no manifest of ours may ask for: pure, objects of Kubernetes in, what is wrong with them out."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ NODE = ("DaemonSet", "ovnwatch-node", "ovnwatch-node")  # kind, namespace, name
 NODE_MAY = {"hostNetwork", "hostPID"}
 NODE_CAPABILITIES = {"DAC_OVERRIDE"}
 READERS = ("ovnwatch-migration", "ovnwatch-peer")  # of the API, as their roles let them, where they have one
+OURS = {("ServiceAccount", "ovnwatch"), ("ServiceAccount", "ovnwatch-node")}
 READING = {"get", "list", "watch", "use"}
 
 
@@ -25,6 +27,8 @@ def _wrongs(each: Object) -> Iterator[str]:
         yield from _workload(each, each["spec"]["template"]["spec"])
     elif each["kind"] in ("Role", "ClusterRole"):
         yield from _role(each)
+    elif each["kind"] in ("RoleBinding", "ClusterRoleBinding"):
+        yield from _binding(each)
     elif each["kind"] == "SecurityContextConstraints":
         yield from _constraints(each)
 
@@ -36,6 +40,8 @@ def _workload(each: Object, pod: Object) -> Iterator[str]:
             yield f"{field}: the host's namespace"
     if not node and pod.get("securityContext", {}).get("runAsNonRoot") is not True:
         yield "may run as root"
+    if not node and pod.get("securityContext", {}).get("runAsUser") == 0:
+        yield "runs as root"
     if pod.get("securityContext", {}).get("seccompProfile", {}).get("type") != "RuntimeDefault":
         yield "no seccomp profile"
     if pod.get("automountServiceAccountToken") not in (False, each["metadata"]["name"] in READERS):
@@ -61,6 +67,10 @@ def _container(container: Object, node: bool) -> Iterator[str]:
         yield "keeps capabilities"
     if set(capabilities.get("add", ())) - (NODE_CAPABILITIES if node else set()):
         yield "adds capabilities"
+    if security.get("seccompProfile", {"type": "RuntimeDefault"})["type"] != "RuntimeDefault":
+        yield "no seccomp profile"
+    if any("hostPort" in port for port in container.get("ports", [])) and not node:
+        yield "a port of the host"
     yield from _resources(container)
     yield from _secrets(container)
     for mount in container.get("volumeMounts", []):
@@ -87,6 +97,9 @@ def _secrets(container: Object) -> Iterator[str]:
             yield f"{variable['name']}: a secret in the environment"
     if any("secretRef" in each for each in container.get("envFrom", [])):
         yield "secrets in the environment"
+    for word in [*container.get("command", []), *container.get("args", [])]:
+        if re.search(r"(token|password|secret)[= ]", word, re.IGNORECASE):
+            yield "a secret in its arguments"
 
 
 def _secret(variable: Object) -> bool:
@@ -103,8 +116,15 @@ def _role(each: Object) -> Iterator[str]:
             yield "may change something"
         if "use" in rule["verbs"] and not rule.get("resourceNames"):
             yield "may use whichever there is"
-        if {"secrets", "pods/exec", "serviceaccounts/token"} & set(rule["resources"]):
+        if {"secrets", "pods/exec", "serviceaccounts/token", "nodes/proxy"} & set(rule["resources"]):
             yield "may read secrets"
+
+
+def _binding(each: Object) -> Iterator[str]:
+    if not each["roleRef"]["name"].startswith("ovnwatch-"):
+        yield "gives a role that is not ours"
+    if any((subject["kind"], subject.get("namespace")) not in OURS for subject in each["subjects"]):
+        yield "gives rights to others"
 
 
 def _constraints(each: Object) -> Iterator[str]:

@@ -126,6 +126,10 @@ WORKLOAD_CHANGES: dict[str, tuple[Change, str]] = {
         lambda each: container(each)["securityContext"]["capabilities"].update(add=["NET_ADMIN"]),
         "adds capabilities",
     ),
+    "unconfined": (
+        lambda each: container(each)["securityContext"].update(seccompProfile={"type": "Unconfined"}),
+        "no seccomp profile",
+    ),
     "memory": (lambda each: container(each)["resources"]["limits"].pop("memory"), "no limit of memory"),
     "throttled": (lambda each: container(each)["resources"]["limits"].update(cpu="1"), "a limit of CPU"),
     "requests": (lambda each: container(each)["resources"]["requests"].pop("cpu"), "does not request"),
@@ -143,6 +147,7 @@ WORKLOAD_CHANGES: dict[str, tuple[Change, str]] = {
         ),
         "a secret in the environment",
     ),
+    "secret argument": (lambda each: container(each)["args"].append("--web.token=abc"), "a secret in its arguments"),
     "secrets": (
         lambda each: container(each).update(envFrom=[{"secretRef": {"name": "a"}}]),
         "secrets in the environment",
@@ -153,6 +158,8 @@ ORDINARY_CHANGES: dict[str, tuple[Change, str]] = {
     "host network": (lambda each: pod(each).update(hostNetwork=True), "hostNetwork: the host's namespace"),
     "host processes": (lambda each: pod(each).update(hostPID=True), "hostPID: the host's namespace"),
     "maybe root": (lambda each: pod(each)["securityContext"].pop("runAsNonRoot"), "may run as root"),
+    "root of all": (lambda each: pod(each)["securityContext"].update(runAsUser=0), "runs as root"),
+    "host port": (lambda each: container(each)["ports"][0].update(hostPort=80), "a port of the host"),
     "override": (
         lambda each: container(each)["securityContext"]["capabilities"].update(add=["DAC_OVERRIDE"]),
         "adds capabilities",
@@ -184,6 +191,15 @@ def test_the_policy_catches_a_change_of_any_workload(overlay: str) -> None:
         ("ClusterRole", lambda each: each["rules"][0].update(apiGroups=["*"]), "apiGroups: all of them"),
         ("ClusterRole", lambda each: each["rules"][0]["verbs"].append("patch"), "may change something"),
         ("ClusterRole", lambda each: each["rules"][0]["resources"].append("secrets"), "may read secrets"),
+        ("ClusterRole", lambda each: each["rules"][0]["resources"].append("nodes/proxy"), "may read secrets"),
+        ("ClusterRoleBinding", lambda each: each["roleRef"].update(name="cluster-admin"), "not ours"),
+        ("ClusterRoleBinding", lambda each: each["subjects"][0].update(namespace="default"), "to others"),
+        ("RoleBinding", lambda each: each["roleRef"].update(name="admin"), "not ours"),
+        (
+            "RoleBinding",
+            lambda each: each["subjects"].append({"kind": "Group", "name": "system:authenticated"}),
+            "to others",
+        ),
         ("Role", lambda each: each["rules"][0].pop("resourceNames"), "may use whichever"),
         ("SecurityContextConstraints", lambda each: each.update(allowPrivilegedContainer=True), "allows privileges"),
         ("SecurityContextConstraints", lambda each: each.update(readOnlyRootFilesystem=False), "can be written"),
