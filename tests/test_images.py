@@ -222,6 +222,32 @@ def test_exporters_run_as_anybody_read_only_are_scraped_over_tls_and_end_soon(
         assert ": 0 entries" not in said, "the outages are in it"
 
 
+def test_the_quadlets_health_check_tells_a_bastion_that_hangs(engine: Path, image: str, tmp_path: Path) -> None:
+    unit = (CONTAINERS / "systemd/ovnwatch-bastion.container").read_text()
+    (check,) = re.findall(r"^HealthCmd=(.*)$", unit, re.MULTILINE)
+    (exec_,) = re.findall(r"^Exec=(.*)$", unit, re.MULTILINE)
+    for name, text in (("bastion.env", "ROUTE_PEERS=127.0.0.1\n"), ("token", "t\n")):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o640)  # for group 0, as the unit's first lines say
+    tmp_path.chmod(0o755)
+    health = ["--health-cmd", check, "--health-interval", "disable"]  # its timer would be systemd's
+    mounts = ["-v", f"{tmp_path}:/etc/ovnwatch:ro", "-v", "health:/var/lib/ovnwatch"]
+    run(engine, "run", "--detach", "--name", "health", *LOCKED[:-1], "none", *health, *mounts, image, *exec_.split())
+
+    def healthy() -> bool:
+        return (
+            subprocess.run([engine, "healthcheck", "run", "health"], check=False, capture_output=True).returncode == 0
+        )
+
+    wait_for(healthy, every=1.0)
+    run(engine, "kill", "--signal", "STOP", "health")
+    assert not healthy()
+    run(engine, "kill", "--signal", "CONT", "health")
+    wait_for(healthy, every=1.0)
+    run(engine, "kill", "--signal", "TERM", "health")
+    assert int(run(engine, "wait", "health")) == 0
+
+
 @pytest.fixture(scope="module")
 def bundle(
     engine: Path, image: str, wheels: Path, tmp_path_factory: pytest.TempPathFactory
