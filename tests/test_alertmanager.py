@@ -282,6 +282,15 @@ CASES = {
         ],
         set(),
     ),
+    "a cluster without a leader explains its northd, which needs its lock, and its members; not another cluster's": (
+        [
+            alert("RaftWithoutLeader", "critical", database="OVN_Southbound"),
+            alert("NorthdInactive", "critical", k8s_node="*"),
+            alert("DatabaseDisconnected", database="OVN_Southbound", k8s_node="central-1"),
+            alert("NorthdBehind", k8s_node="*", cluster="west"),
+        ],
+        {("NorthdInactive", "critical"), ("DatabaseDisconnected", "warning")},
+    ),
     "a daemon that does not run explains its collectors, on its node": (
         [
             alert("DaemonDown", "critical", k8s_node="worker-1", daemon="ovn-controller"),
