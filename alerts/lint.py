@@ -14,6 +14,8 @@ ANNOTATIONS = {"summary", "description", "recommendation", "runbook_url"}
 COMPARED = re.compile(r" (>|>=|<|<=) -?[0-9.]+$")
 # `and x offset 5m`: asks whether it is there, not how much it is.
 ASKS_WHETHER = re.compile(r"\b(?:and|unless) [a-zA-Z_:][\w:]*(?:\{[^}]*\})?(?: offset \w+)?(?=\s|\)|$)(?!\s*[<>=!])")
+# How often something fell can be asked of what does not count, too.
+RATES = re.compile(r"\b(?:rate|irate|increase)\s*\(\s*([a-zA-Z_:][\w:]*)")
 COUNTING = re.compile(r"\b(?:rate|irate|increase|resets)\s*\(\s*([a-zA-Z_:][\w:]*)")
 PATTERN = re.compile(r"""[=!]~\s*"([^"]*)\"""")
 META = re.compile(r"[.|*+?()\[\]{}\\]")
@@ -59,7 +61,7 @@ def _expression(query: str, catalog: Catalog, recorded: set[str]) -> Iterator[st
     for name in sorted(metrics_in(plain)):
         if kinds.get(name) == "counter" and name not in counted:
             yield f"{name} only grows: read what it gains, not how much it is"
-    for name in sorted(counted):
+    for name in sorted(set(RATES.findall(plain))):
         if kinds.get(name, "counter") not in ("counter", "histogram"):
             yield f"{name} does not count: it has no rate"
     for pattern in PATTERN.findall(query):

@@ -66,6 +66,7 @@ def test_what_is_wrong_with_an_expression(expression: str, said: str) -> None:
         "increase(ovnwatch_outages_total[5m]) unless resets(ovnwatch_outages_total[5m]) > 0",
         "(up and ovnwatch_outages_total) > 3",
         "rate(ovnwatch_schedule_lag_seconds_bucket[5m]) > 3",
+        "resets(ovnwatch_stream_up[5m]) > 3",
         'up{job=~"peer|bastion"} - ignoring (job) group_left up > 3',
     ],
 )
