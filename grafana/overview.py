@@ -6,7 +6,19 @@ from grafana.grid import Size
 from grafana.looks import Word
 from grafana.nodes import top
 from grafana.parts import Column, Query
-from grafana.queries import ANY, OPEN, WATCHED, bound, covered, estimate, measured, state_now, state_of_targets, streams
+from grafana.queries import (
+    ANY,
+    OPEN,
+    UP,
+    WATCHED,
+    bound,
+    covered,
+    estimate,
+    measured,
+    state_now,
+    state_of_targets,
+    streams,
+)
 
 UID = "ovnwatch-overview"
 CHOICES = (
@@ -37,6 +49,8 @@ SEVERITY = "max by (cluster, alertname) ({})".format(
 WATCHDOG = f'ALERTS{CLUSTER.removesuffix("}")},alertname="OvnwatchWatchdog"}}'
 NOTHING_FIRES = f'label_replace(max by (cluster) ({WATCHDOG}) * 0, "alertname", "nothing fires", "", "")'
 LAST_START, LAST_END = (f"ovnwatch_last_outage_{each}_timestamp_seconds{ANY}" for each in ("start", "end"))
+OUT_SINCE = f'label_replace(min({LAST_START} and {OPEN} == 1), "since", "out since", "", "")'
+QUIET_SINCE = f'label_replace(max({LAST_END}) unless on () max({OPEN}) == 1, "since", "quiet since", "", "")'
 GATE = (
     Word(0, "go", looks.GREEN),
     Word(1, "wait", looks.ORANGE),
@@ -44,7 +58,11 @@ GATE = (
     Word(3, "stop", looks.VERMILION),  # and wait
 )
 QUIET = 60  # seconds without an outage, as `ovnwatch gate` wants them
-NOT_ALL_UP = f"(max({state_now('15m')}) > bool {looks.UP.code})"
+THERE, WELL = (
+    streams(f"last_over_time({WATCHED}[15m])", "max"),
+    streams(f"{UP} == 1 and {WATCHED} == 1", "max"),
+)
+NOT_ALL_UP = f"(count({THERE}) > bool (count({WELL}) or vector(0)))"
 JUST_ENDED = f"(time() - max({LAST_END}) < bool {QUIET} or vector(0))"
 SPENT = f"(max({bound('upper')}) > bool $budget or vector(0))"
 DAEMONS = 'daemon=~"ov[ns].*"'
@@ -89,10 +107,7 @@ VERDICT = Row(
             "Since when",
             "When the oldest outage began that is still open; if none is, when the last one ended. Good: quiet since "
             "before the work began. No data: no outage is known.",
-            [
-                Query(f"min({LAST_START} and {OPEN} == 1) * 1000", "out since"),
-                Query(f"(max({LAST_END}) unless on () max({OPEN}) == 1) * 1000", "quiet since"),
-            ],
+            [Query(f"({OUT_SINCE} or {QUIET_SINCE}) * 1000", "{{since}}")],
             unit="moment",
             size=Size(5, 4),
             overrides=[

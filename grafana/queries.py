@@ -84,9 +84,9 @@ def step(metric: str) -> str:
     return f"({metric}{ANY} - last_over_time({metric}{ANY}[{BRIDGED}] offset $__interval) >= 0)"
 
 
-def state_now(range_: str = "$__range") -> str:
+def state_now() -> str:
     """The code of each stream's state; those that were there in the range and are not any more have no data."""
-    gone = streams(f"last_over_time({WATCHED}[{range_}])", "max")
+    gone = streams(f"last_over_time({WATCHED}[$__range])", "max")
     return f"({_states()}\nor {_is(looks.NO_DATA, gone)})"
 
 

@@ -92,14 +92,6 @@ def rss_mb(windows: Iterable[Window]) -> float:
     return round(max(window.rss for window in windows) / 1e6, 1)
 
 
-def loop_seconds() -> float:
-    """How fast this machine is now: seconds of CPU for twenty million empty turns, for goals that are no ratio."""
-    begin = time.process_time()
-    for _ in range(20_000_000):
-        pass
-    return time.process_time() - begin
-
-
 def cpu_seconds(pid: int) -> float:
     """CPU seconds a process has used so far, in nanosecond steps.
 
