@@ -134,8 +134,7 @@ TRAFFIC = Row(
         panels.timeseries(
             "received",
             "Received",
-            "Bytes a second; workloads' links are left out. Good: as before the work. A link that carries nothing any "
-            "more shows here first.",
+            "Bytes a second. Good: as before the work. A link that carries nothing any more shows here first.",
             [Query(by_link("receive_bytes"), "{{k8s_node}} {{link}}")],
             unit="byte rate",
             size=Size(12, 8),
@@ -143,7 +142,7 @@ TRAFFIC = Row(
         panels.timeseries(
             "sent",
             "Sent",
-            "Bytes a second; workloads' links are left out. Good: as before the work.",
+            "Bytes a second. Good: as before the work.",
             [Query(by_link("transmit_bytes"), "{{k8s_node}} {{link}}")],
             unit="byte rate",
             size=Size(12, 8),
@@ -320,19 +319,6 @@ INVENTORY = Row(
             rows={"k8s_node": "Node", "link": "Link"},
             size=Size(6, 8),
             sort="Speed",
-        ),
-        panels.table(
-            "busiest",
-            "Busiest links",
-            "The ten links that received most in the range, workloads' links too: bytes a second. Good: as expected.",
-            [
-                Column(
-                    "Received", top(named(f"{gained(f'{LINK}_receive_bytes_total')} / $__range_s", "link")), "byte rate"
-                )
-            ],
-            rows={"k8s_node": "Node", "link": "Link"},
-            size=Size(6, 8),
-            sort="Received",
         ),
     ],
     collapsed=True,

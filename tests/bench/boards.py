@@ -56,8 +56,8 @@ NAMED: dict[str, Sequence[str]] = {
 # Of each node, where a node has fewer of something than others have.
 FEWER = {
     "ovnwatch_egressip_info": {"external": 2, "egressip": 2},
-    "k8s_node_link:ovnwatch_node_link_receive_bytes:rate2m": {"link": 8},
-    "k8s_node_link:ovnwatch_node_link_transmit_bytes:rate2m": {"link": 8},
+    "k8s_node_link:ovnwatch_node_link_receive_bytes:rate2m": {"link": 10},
+    "k8s_node_link:ovnwatch_node_link_transmit_bytes:rate2m": {"link": 10},
 }
 YARDSTICK = "count(count_over_time(ovnwatch_probes_total[{seconds:.0f}s]))"
 # What of OVN each node tells; the rest is told by the few that watch its databases.
