@@ -291,12 +291,14 @@ def test_a_base_is_kept_as_it_is_unless_it_has_targets(
 def test_what_the_file_had_counts_only_where_it_is_a_target(tmp_path: Path) -> None:
     good = {"name": "a", "path": "pod", "host": "b"}
     bad = [1, None, {**good, "name": [1]}, {**good, "host": 5}, {**good, "path": "x"}, {"name": "c"}]
-    (tmp_path / "out.yaml").write_text(yaml.safe_dump({"targets": [*bad, good]}))
-    assert entries(discover._kept(tmp_path / "out.yaml")) == [good]
+    rotten = {"targets": [*bad, good], discover.WITHDRAWN: [1, {"name": "a"}]}
+    (tmp_path / "out.yaml").write_text(yaml.safe_dump(rotten))
+    kept, gone = discover._kept(tmp_path / "out.yaml")
+    assert (entries(kept), gone) == ([good], {})
     (tmp_path / "out.yaml").write_bytes(b"\xff\xfe")
     with pytest.raises(BadInput, match=r"--output: .*is not UTF-8"):
         discover._kept(tmp_path / "out.yaml")
-    assert discover._kept(tmp_path / "none.yaml") == {}
+    assert discover._kept(tmp_path / "none.yaml") == ({}, {})
 
 
 def test_nothing_to_probe_is_no_success(told: Discover, capsys: pytest.CaptureFixture[str]) -> None:
