@@ -35,7 +35,7 @@ MOST_MB = 150  # over the base
 STOP_SECONDS = 5.0
 TRIES = 3  # to load a Debian
 RANDOM_USER = "1000670000:0"  # as OpenShift gives them
-AIR = "owair"
+AIR = f"owair{os.getpid()}"  # a run that was killed left its own
 LOCKED = [
     "--user", RANDOM_USER, "--read-only", "--cap-drop", "all", "--security-opt", "no-new-privileges",
     "--ulimit", "nofile=10000:10000", "--ulimit", "nproc=30000:30000", "--net", "host",
