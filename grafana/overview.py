@@ -14,6 +14,7 @@ from grafana.queries import (
     bound,
     covered,
     estimate,
+    lost,
     measured,
     state_now,
     state_of_targets,
@@ -64,7 +65,7 @@ THERE, WELL = (
 )
 NOT_ALL_UP = f"(count({THERE}) > bool (count({WELL}) or vector(0)))"
 JUST_ENDED = f"(time() - max({LAST_END}) < bool {QUIET} or vector(0))"
-SPENT = f"(max({bound('upper')}) > bool $budget or vector(0))"
+SPENT = f"(max({lost('upper')}) > bool $budget or vector(0))"
 DAEMONS = 'daemon=~"ov[ns].*"'
 PAIR = {"source": "Source", "target": "Target", "path": "Path", "protocol": "Protocol", "family": "IP"}
 

@@ -48,14 +48,19 @@ def measured(metric: str) -> str:
 
 def bound(side: str) -> str:
     """Outage seconds of the range, `side` lower or upper, one value a stream; of an open outage as it stands now."""
+    return f"({lost(side)} or {_quiet()})"
+
+
+def lost(side: str) -> str:
+    """The same of those streams alone that lost anything."""
     ended = f"increase(ovnwatch_outage_seconds_{side}_total{ANY}[$__range]) > 0"
     going = f"clamp_max(ovnwatch_last_outage_{side}_seconds{ANY}, $__range_s) and {OPEN} == 1"
-    return f"({streams(f'{ended} or {_apart(going)}')} or {_quiet()})"
+    return streams(f"{ended} or {_apart(going)}")
 
 
 def estimate() -> str:
     """Outage seconds of the range, one value a stream; the counter of an open outage may lag behind its lower bound."""
-    return streams(f"{measured('ovnwatch_outage_seconds_total')} or {_apart(bound('lower'))}", "max")
+    return streams(f"{measured('ovnwatch_outage_seconds_total')} or {_apart(lost('lower'))}", "max")
 
 
 def covered() -> str:
