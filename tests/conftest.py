@@ -4,6 +4,7 @@
 2. Elsewhere it is left out, and the last lines of the run say how many were and what is missing.
 3. Generated examples have no deadline, for machines are slow at times; with CI=true they are the same at every run.
    `make quick` tries a quarter of them.
+4. Where tests are handed out to several processes, those of a module in TOGETHER go to one of them.
 """
 
 import os
@@ -14,9 +15,11 @@ from functools import cache
 
 import hypothesis
 import pytest
+from xdist.scheduler import LoadGroupScheduling  # type: ignore[import-untyped]
 
 CI = os.environ.get("CI") == "true"
 SYSTEM = ("prometheus", "promtool", "prometheus-alertmanager", "amtool", "prometheus-blackbox-exporter")
+TOGETHER = ("tests/test_images.py",)  # what they begin with takes minutes
 LEFT_OUT = pytest.StashKey[Counter[str]]()
 
 hypothesis.settings.register_profile(
@@ -42,6 +45,21 @@ def lacking(marker: str, named: tuple[str, ...]) -> str:
 def lacks(item: pytest.Item) -> str:
     missing = (lacking(mark.name, mark.args) for mark in item.iter_markers() if mark.name in ("needs_root", "system"))
     return ", ".join(filter(None, missing))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Hand out by TOGETHER: with pytest 9.2 and xdist 3.8 the marker xdist_group is lost."""
+    if config.option.dist != "loadgroup":
+        return None
+    scheduler = LoadGroupScheduling(config, log)
+    scheduler._split_scope = scope
+    return scheduler
+
+
+def scope(nodeid: str) -> str:
+    module = nodeid.partition("::")[0]
+    return module if module in TOGETHER else nodeid
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -25,7 +25,6 @@ pytestmark = [
     pytest.mark.needs_root("podman", "runc", "mmdebstrap", "prometheus"),
     pytest.mark.beside,
     pytest.mark.slow,
-    pytest.mark.xdist_group("images"),
 ]
 
 CONTAINERS = ROOT / "containers"
@@ -83,7 +82,7 @@ def made_base() -> Path:
     if archive.exists():
         return archive
     archive.parent.mkdir(exist_ok=True)
-    own = archive.parent / "base.new.tar"
+    own = archive.parent / f"base.{os.getpid()}.tar"
     sources = [each for pattern in ("*.list", "*.d/*.list", "*.d/*.sources") for each in sorted(APT.glob(pattern))]
     what = ["--variant=minbase", "--include=python3,python3-venv", '--aptopt=Acquire::Retries "5"']
     lists = ["--skip=update", '--setup-hook=mkdir -p "$1/var/lib/apt" && cp -a /var/lib/apt/lists "$1/var/lib/apt/"']
