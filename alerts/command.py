@@ -83,15 +83,19 @@ def _text(path: Path) -> str:
 
 def _misread(tool: str, files: Mapping[str, dict[str, Any]]) -> list[str]:
     """What Prometheus itself cannot read of the rules, in its own words."""
+    if not files:
+        return []  # of no file promtool reads what is typed
     with TemporaryDirectory() as folder:
         paths = [Path(folder) / name for name in files]
         for path in paths:
             path.write_text(rules.render(files[path.name]), encoding="utf-8")
         run = [tool, "check", "rules", *map(str, paths)]
-        done = subprocess.run(run, capture_output=True, text=True, timeout=PROMTOOL_SECONDS, check=False)
+        done = subprocess.run(
+            run, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PROMTOOL_SECONDS, check=False
+        )
         said = [each.strip().removeprefix(f"{folder}/") for each in (done.stdout + done.stderr).splitlines()]
     found = [each for each in said if each.startswith(tuple(files))]
-    return found or [f"promtool: {' '.join(said)}"] if paths and done.returncode else []
+    return found or [f"promtool: {' '.join(said)}"] if done.returncode else []
 
 
 def _differing(wanted: dict[str, str], folder: Path) -> list[str]:
