@@ -1,7 +1,7 @@
 """A board for OpenShift's console, which draws panels of older Grafanas: graph, singlestat and table, in rows. Pure.
 
 1. What it cannot draw is drawn as its nearest relative: a timeline of states as a graph of their codes, with the words
-   in the description. Text, matrices and heat maps are left out.
+   in the description, and so is a table's column of words. Text, matrices, heat maps and moments are left out.
 2. It fills in $__interval, $__rate_interval and $__range only, and chooses all by `.+`, which no series without a label
    matches: `cluster` and the hidden variables go, settings have their first value.
 3. A panel is 12 columns wide at most, and its place is its order.
@@ -98,19 +98,38 @@ def _graph(panel: Board, expr: Any) -> list[Json]:
 
 
 def _states(panel: Board, expr: Any) -> list[Json]:
-    words = [
-        f"{code}: {each['text']}"
-        for mapping in panel["fieldConfig"]["defaults"]["mappings"]
+    (graph,) = _graph(panel, expr)
+    return [graph | {"description": f"{panel['description']}{_told(panel['fieldConfig']['defaults']['mappings'])}"}]
+
+
+def _words(mappings: Sequence[Board]) -> list[tuple[str, str]]:
+    """Codes with their words."""
+    return [
+        (code, each["text"])
+        for mapping in mappings
         if mapping["type"] == "value"
         for code, each in mapping["options"].items()
     ]
-    (graph,) = _graph(panel, expr)
-    return [graph | {"description": f"{panel['description']} Values: {', '.join(words)}."}]
+
+
+def _told(mappings: Sequence[Board], what: str = "Values") -> str:
+    """What is added to a description where the console shows codes."""
+    words = ", ".join(f"{code}: {text}" for code, text in _words(mappings))
+    return f" {what}: {words}." if words else ""
+
+
+def _is_moment(unit: str) -> bool:
+    """The console would show it as a number of thirteen digits."""
+    return unit.startswith("dateTime")
 
 
 def _singlestats(panel: Board, expr: Any) -> list[Json]:
     """One for each query: the console shows one number each."""
-    unit = panel["fieldConfig"]["defaults"].get("unit", "none")
+    defaults = panel["fieldConfig"]["defaults"]
+    unit = defaults.get("unit", "none")
+    if _is_moment(unit):
+        return []
+    words = [{"op": "=", "text": text, "value": code} for code, text in _words(defaults.get("mappings", ()))]
     several = len(panel["targets"]) > 1
     made = []
     for number, target in enumerate(panel["targets"]):
@@ -118,7 +137,7 @@ def _singlestats(panel: Board, expr: Any) -> list[Json]:
         if several:
             one |= {"title": f"{panel['title']}: {target['legendFormat']}", "span": 2}
         one |= {"format": unit, "valueName": "current", "targets": [_target(target, expr, "time_series")]}
-        made.append(one | {"valueMaps": [{"op": "=", "text": "no data", "value": "null"}]})
+        made.append(one | {"valueMaps": [{"op": "=", "text": "no data", "value": "null"}, *words]})
     return made
 
 
@@ -133,7 +152,10 @@ def _table(panel: Board, expr: Any) -> list[Json]:
     }
     values = [f"Value #{each['refId']}" if len(panel["targets"]) > 1 else "Value" for each in panel["targets"]]
     headings = organize["renameByName"]
-    hidden = {name for name in values if overrides.get(headings[name], {}).get("custom.hidden")}
+    columns = {name: overrides.get(headings[name], {}) for name in values}
+    hidden = {
+        name for name, each in columns.items() if each.get("custom.hidden") or _is_moment(each.get("unit", "short"))
+    }
     targets = [each for each, name in zip(panel["targets"], values, strict=True) if name not in hidden]
     styles = [{"pattern": "Time", "type": "hidden"}]
     for name, heading in headings.items():
@@ -144,7 +166,11 @@ def _table(panel: Board, expr: Any) -> list[Json]:
             style |= {"type": "number", "unit": overrides.get(heading, {}).get("unit", "short"), "decimals": 2}
         styles.append(style)
     shown = [_target(each, expr, "table") | {"instant": True} for each in targets]
-    return [_common(panel, "table") | {"targets": shown, "styles": styles, "transform": "table"}]
+    told = "".join(
+        _told(each.get("mappings", ()), headings[name]) for name, each in columns.items() if name not in hidden
+    )
+    common = _common(panel, "table") | {"description": f"{panel['description']}{told}"}
+    return [common | {"targets": shown, "styles": styles, "transform": "table"}]
 
 
 def _target(target: Board, expr: Any, form: str) -> Json:
@@ -177,7 +203,7 @@ def _variable(variable: Board, gone: Sequence[str]) -> Json:
 def _without(text: str, gone: Sequence[str], fixed: Mapping[str, str]) -> str:
     """An expression without the variables that the console does not have."""
     for name in gone:
-        text = re.sub(rf'\w+=~"\${name}",?', "", text)
+        text = re.sub(rf'\w+=~"\${name}\|?",?', "", text)
     text = re.sub(r",\}", "}", text).replace("{}", "")
     for name, value in fixed.items():
         text = re.sub(rf"\${name}\b", value, text)

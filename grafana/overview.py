@@ -47,8 +47,9 @@ SEVERITY = "max by (cluster, alertname) ({})".format(
     )
 )
 # The watchdog fires whenever rules are evaluated, so that a table without a row says that they are not.
-WATCHDOG = f'ALERTS{CLUSTER.removesuffix("}")},alertname="OvnwatchWatchdog"}}'
-NOTHING_FIRES = f'label_replace(max by (cluster) ({WATCHDOG}) * 0, "alertname", "nothing fires", "", "")'
+# It is of no cluster, unless Prometheus adds one.
+WATCHDOG = 'ALERTS{cluster=~"$cluster|",alertname="OvnwatchWatchdog"}'
+NOTHING_FIRES = f'label_replace(max({WATCHDOG}) * 0, "alertname", "nothing fires", "", "")'
 LAST_START, LAST_END = (f"ovnwatch_last_outage_{each}_timestamp_seconds{ANY}" for each in ("start", "end"))
 OUT_SINCE = f'label_replace(min({LAST_START} and {OPEN} == 1), "since", "out since", "", "")'
 QUIET_SINCE = f'label_replace(max({LAST_END}) unless on () max({OPEN}) == 1, "since", "quiet since", "", "")'
@@ -201,7 +202,7 @@ WHERE = Row(
             "What fires now, since when, and for how many things; the worst first. Good: nothing fires. No data: no "
             "rules are evaluated.",
             [
-                Column("Severity", f"{SEVERITY} or on (cluster) {NOTHING_FIRES}", "state", words=SEVERITIES),
+                Column("Severity", f"{SEVERITY} or on () {NOTHING_FIRES}", "state", words=SEVERITIES),
                 Column(
                     "Since",
                     f"min by (cluster, alertname) (ALERTS_FOR_STATE{OURS} and ignoring (alertstate) {FIRING}) * 1000",
