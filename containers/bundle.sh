@@ -8,6 +8,7 @@
 set -eu
 . "$(dirname "$0")/common.sh"
 dir=${1:?name a folder that is not there yet}
+dir=${dir%/}
 shift
 [ ! -e "$dir" ] || { echo "$dir is there already" >&2; exit 2; }
 wheels=${WHEELS:-./wheels}

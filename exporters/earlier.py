@@ -274,9 +274,12 @@ def _threshold(key: str, metric: _Metric, query: str, limits: Mapping[str, float
     )
 
 
+NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+
+
 def _from_rule(rule: _Rule) -> Threshold | None:
     """An alert of the file; None where it compares with no number."""
-    match = re.fullmatch(r"(?s)(.*?)\s*(>=|<=|>|<)\s*([+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?)\s*", rule.expr)
+    match = re.fullmatch(rf"(?s)(.*?)\s*(>=|<=|>|<)\s*({NUMBER})\s*", rule.expr)
     if match is None:
         return None
     text = rule.annotations.get("summary") or rule.summary or rule.alert

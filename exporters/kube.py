@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from exporters import remotes
+from exporters import remotes, targets
 from exporters.objects import (
     LONGEST_PAUSE,
     REASONS,
@@ -126,15 +126,21 @@ class Cluster:
         self._folder.cleanup()
 
 
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - what a cluster on this machine may write for its address
+
+
 def _checked(settings: Any) -> Any:
     """The server is to prove who it is, and a token goes to nobody who has not. Raises ConfigError."""
     try:
-        remotes.url(str(settings.host))
+        parts = remotes.formed(str(settings.host))
+        if parts.hostname not in EVERYWHERE:
+            targets.reachable(parts.hostname or "")
     except ValueError as error:
         raise ConfigError(f"server: {error}") from None
-    if settings.proxy and urlsplit(str(settings.proxy)).scheme not in ("http", "https"):
-        raise ConfigError("proxy-url: want http:// or https://")
-    parts = urlsplit(str(settings.host))
+    beside = importlib.import_module("kubernetes.client.rest").should_bypass_proxies  # by NO_PROXY
+    proxied = settings.proxy and not beside(str(settings.host), settings.no_proxy or "")
+    if proxied and urlsplit(str(settings.proxy)).scheme not in ("http", "https"):
+        raise ConfigError("proxy-url, or HTTPS_PROXY: want http:// or https://")
     if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "::1", "localhost"):
         raise ConfigError(f"{settings.host}: want https://, or http:// to this machine")
     if parts.scheme == "https":

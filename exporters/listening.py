@@ -185,6 +185,8 @@ class _Secured:
 
     def close(self) -> None:
         self._task.cancel()
+        # Now, not with the task: a copy of the socket would keep it in asyncio's own selector.
+        asyncio.get_running_loop().remove_reader(self._sock)
         self._sock.close()
 
 

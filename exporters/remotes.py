@@ -10,7 +10,7 @@ journals:                         # of a bastion; `nodes:` of the migration expo
 from collections.abc import Iterator
 from functools import partial
 from typing import Annotated, Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator
 
@@ -46,15 +46,20 @@ class Remote(NamedTuple):
 
 def url(text: str) -> str:
     """Where an exporter is: http or https, without user and query."""
-    parts = urlsplit(text)  # raises ValueError, too
+    targets.reachable(formed(text).hostname or "")
+    return text.rstrip("/")
+
+
+def formed(text: str) -> SplitResult:
+    """The parts of such a URL, whose host may be any. Raises ValueError, which tells no password."""
+    parts = urlsplit(text)  # raises it, too
     if parts.scheme not in PORTS or not parts.hostname or parts.port == 0:
         raise ValueError(f"want http://HOST:PORT or https://HOST:PORT, not {text!r}")
     if parts.username is not None or parts.query or parts.fragment:
-        raise ValueError(f"want no user, query or fragment in it: {text!r}")
-    targets.reachable(parts.hostname)
+        raise ValueError("want no user, query or fragment in it")
     if parts.path.strip("/"):
         targets.url_path(parts.path)
-    return text.rstrip("/")
+    return parts
 
 
 class RemoteEntry(BaseModel):

@@ -19,7 +19,7 @@ from exporters import strictyaml
 from exporters.strictyaml import BadInput, Document, Problem
 from exporters.targets import STRICT, FileName
 
-MOST_TEXT = 1 << 20  # characters of a file
+MOST_TEXT = 1 << 24  # characters of a file; ten thousand targets have a million
 MOST_COST = 14  # of bcrypt: a second a password on a slow core
 SUITES = {  # of TLS 1.2 those that Go and OpenSSL still hold for good, as each calls them
     f"TLS_ECDHE_{key}_WITH_{go}": f"ECDHE-{key}-{openssl}"

@@ -18,6 +18,7 @@ from test_discovery import probed
 from exporters.calibrate.namespaces import Namespace
 from exporters.discovery.kept import MOST_GONE, entries, keep
 from exporters.objects import REASONS
+from exporters.peer import addresses
 from exporters.peer.addresses import MOST, Answer, entry, host_of, taken, trouble
 from exporters.peer.settings import load_peer
 from exporters.settings import BadInput
@@ -50,6 +51,16 @@ def test_what_is_no_answer_changes_nothing(
     assert trouble(answers)[0] == reason
     assert reason in ("", *REASONS)
     assert bool(trouble(answers)[1]) == bool(reason)
+
+
+def test_a_kernel_without_a_family_has_no_address_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert addresses._ours("127.0.0.1")
+
+    def refuse(*_: object) -> None:
+        raise OSError(97, "Address family not supported by protocol")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    assert not addresses._ours("::1")
 
 
 def test_all_peers_take_the_same_of_too_many() -> None:

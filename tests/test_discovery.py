@@ -291,7 +291,10 @@ def test_a_base_is_kept_as_it_is_unless_it_has_targets(
 def test_what_the_file_had_counts_only_where_it_is_a_target(tmp_path: Path) -> None:
     good = {"name": "a", "path": "pod", "host": "b"}
     bad = [1, None, {**good, "name": [1]}, {**good, "host": 5}, {**good, "path": "x"}, {"name": "c"}]
-    rotten = {"targets": [*bad, good], discover.WITHDRAWN: [1, {"name": "a"}]}
+    bad.append({**good, "family": [4, 6]})  # of somebody's hand
+    went = {"name": "a", "path": "pod", "family": 4}
+    never = [{**went, "seen": None}, {**went, "seen": "9999-01-01T00:00:00Z"}]
+    rotten = {"targets": [*bad, good], discover.WITHDRAWN: [1, {"name": "a"}, *never]}
     (tmp_path / "out.yaml").write_text(yaml.safe_dump(rotten))
     kept, gone = discover._kept(tmp_path / "out.yaml")
     assert (entries(kept), gone) == ([good], {})

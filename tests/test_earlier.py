@@ -130,8 +130,9 @@ def test_a_limit_may_have_an_exponent() -> None:
     assert (dict(read.thresholds["OvnwatchA"].limits), said) == ({"warning": -0.0015}, [])
 
 
-def test_a_rule_that_compares_with_no_number_is_left_out() -> None:
-    read, said = earlier.read("metrics: []\nalerting_rules: [{alert: a, expr: up == b}]\n", "old.yaml", OURS)
+@pytest.mark.parametrize("expr", ["up == b", "up > 1.2.3", "up > ."])
+def test_a_rule_that_compares_with_no_number_is_left_out(expr: str) -> None:
+    read, said = earlier.read(f"metrics: []\nalerting_rules: [{{alert: a, expr: {expr}}}]\n", "old.yaml", OURS)
     assert not read.thresholds
     assert said == ["old.yaml: alerting_rules[0] a: compares with no number, and is left out"]
 

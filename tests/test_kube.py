@@ -303,6 +303,18 @@ def test_a_bug_is_told(api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyP
 # --- the way there
 
 
+def test_what_others_take_for_a_server_is_one(api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Cluster(api.config(tmp_path, server="https://0.0.0.0:6443"))
+    monkeypatch.setenv("HTTPS_PROXY", "proxy:3128")
+    with pytest.raises(ConfigError, match="HTTPS_PROXY"):
+        Cluster(api.config(tmp_path, server="https://10.0.0.1"))
+    monkeypatch.setenv("NO_PROXY", "10.0.0.0/8")
+    Cluster(api.config(tmp_path, server="https://10.0.0.1"))
+    with pytest.raises(ConfigError) as told:
+        Cluster(api.config(tmp_path, server="https://admin:s3cret@10.0.0.1"))
+    assert "s3cret" not in str(told.value)
+
+
 def test_a_kubeconfig_that_cannot_be_used_says_why(api: FakeApi, tmp_path: Path) -> None:
     for text in ("[]", "a: b", "", "{", "current-context: x\ncontexts: []\nclusters: []\nusers: []\n"):
         (tmp_path / "config").write_text(text)
@@ -320,7 +332,7 @@ def test_a_kubeconfig_that_cannot_be_used_says_why(api: FakeApi, tmp_path: Path)
         ({"server": "https://a b:1"}, "server: want a host name"),
         ({"server": "api:6443"}, "server: want http"),
         ({"server": "https://127.0.0.1:1", "certificate-authority": str(tmp_path / "garbage.pem")}, "certificate-auth"),
-        ({"proxy-url": "socks5://user:secret@x:1"}, "^proxy-url: want http:// or https://$"),
+        ({"proxy-url": "socks5://user:secret@x:1"}, "^proxy-url, or HTTPS_PROXY: want http:// or https://$"),
     ):
         with pytest.raises(ConfigError, match=wrong):
             Cluster(api.config(tmp_path, **change))

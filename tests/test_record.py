@@ -248,6 +248,13 @@ def test_a_target_that_answers_at_once_was_there_when_we_began(late: float, earl
     assert stats.reached < wall + 1, "the first answer counts"
 
 
+def test_a_clock_that_was_ahead_leaves_no_time_to_come() -> None:
+    stats = the_stream(record())
+    stats.succeeded((wall := time()) + 3600, 0.001, {})
+    stats.succeeded(wall, 0.001, {})
+    assert stats.reached == wall
+
+
 # --- status
 
 

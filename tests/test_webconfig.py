@@ -103,7 +103,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 def test_a_file_without_end_is_none() -> None:
     for read in (load, lambda path: read_token(path, "here")):
-        with pytest.raises(BadInput, match=r"/dev/zero is longer than 1048576 characters"):
+        with pytest.raises(BadInput, match=r"/dev/zero is longer than 16777216 characters"):
             read(Path("/dev/zero"))
 
 

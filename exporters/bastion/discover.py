@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from exporters import kube, logs, reach, strictyaml, webconfig
+from exporters import kube, logs, reach, strictyaml, times, webconfig
 from exporters.discovery.find import Found, Key, find
 from exporters.discovery.kept import Last, entries, keep, resumed, withdrawn
 from exporters.discovery.resources import NEEDS, resource
@@ -250,10 +250,17 @@ def _kept(path: Path) -> tuple[dict[Key, Last], dict[Key, str]]:
     gone = {
         (str(each["name"]), str(each["path"]), each["family"]): str(each["seen"])
         for each in noted
-        if isinstance(each, dict) and set(GONE) <= each.keys() and each["family"] in (4, 6)
+        if isinstance(each, dict) and set(GONE) <= each.keys() and each["family"] in (4, 6) and _is_past(each["seen"])
     }
     known = [each for each in listed if _is_target(each)]
     return resumed(known, gone, time.monotonic(), time.time()), gone
+
+
+def _is_past(moment: object) -> bool:
+    try:
+        return times.seconds(str(moment)) <= time.time()
+    except ValueError:
+        return False
 
 
 def _is_target(each: object) -> bool:
@@ -261,7 +268,7 @@ def _is_target(each: object) -> bool:
         Target.model_validate(each)
     except ValidationError:
         return False
-    return isinstance(each, dict) and {"name", "path", "host"} <= each.keys()
+    return isinstance(each, dict) and {"name", "path", "host"} <= each.keys() and each.get("family") in (None, 4, 6)
 
 
 def _write(path: Path, text: str) -> bool:

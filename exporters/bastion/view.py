@@ -197,7 +197,7 @@ class View:
                 continue
             cell = (seen.state, round(seen.since, 3), seen.cause)
             if seen.state != "unknown":
-                self._reached.setdefault(number, reached)
+                self._reached[number] = min(self._reached.get(number, reached), reached)
             same = was is not None and was[::2] == cell[::2] and abs(was[1] - cell[1]) < STEADY_SECONDS
             part[number] = was if was is not None and same else cell
         return part

@@ -132,9 +132,9 @@ def _others(addresses: Sequence[str]) -> Sequence[str]:
 
 def _ours(address: str) -> bool:
     kind = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(kind, socket.SOCK_DGRAM) as probe:
-        try:
+    try:
+        with socket.socket(kind, socket.SOCK_DGRAM) as probe:  # a kernel may have no IPv6
             probe.connect((address, 9))  # sends nothing
-        except OSError:
-            return False
-        return bool(probe.getsockname()[0] == address)
+            return bool(probe.getsockname()[0] == address)
+    except OSError:
+        return False

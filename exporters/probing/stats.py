@@ -204,7 +204,9 @@ class Stats:
             moved = self.offset.read(wall, round_trip, told, peer.get("instance", ""))
             if moved:
                 log.warning("the clock of %s was set by %+.3f s, or ours was", self.spec.target, moved)
-        if not self.reached:
+        if self.reached > wall:  # our clock was set back
+            self.reached = wall
+        elif not self.reached:
             self.reached = wall
             if self._began is not None:
                 since = self.record.clock(monotonic()) - self._began[0]
