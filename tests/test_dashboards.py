@@ -428,8 +428,8 @@ def test_a_query_narrows_by_every_choice_that_its_metrics_know(query: Asked) -> 
         wanted = [f'{choice}=~"${choice}"' for choice in choices if choice in known]
         if "$observer" in expr:  # a source, of which there is one
             wanted = [each.replace("$source", "$observer") for each in wanted]
-        matchers = matchers.replace('"$cluster|"', '"$cluster"')  # or of no cluster, as the watchdog is
-        assert matchers.split(",")[: len(wanted)] == wanted, name
+        narrowed = matchers.replace('"$cluster|"', '"$cluster"').split(",")  # or of no cluster, as the watchdog is
+        assert narrowed[: len(wanted)] == wanted, name
     assert sorted(name for name, _ in selectors) == sorted(re.findall(NAMES, expr))
 
 
