@@ -167,27 +167,33 @@ class _Secured:
 
     def __init__(self, sock: socket.socket, door: Door, tls: ssl.SSLContext) -> None:
         self._sock = sock
+        self._door = door
+        self._tls = tls
         self._sock.setblocking(False)
-        self._task = asyncio.get_running_loop().create_task(self._accept(door, tls))
+        self._listen()
 
-    async def _accept(self, door: Door, tls: ssl.SSLContext) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                connection, _ = await loop.sock_accept(self._sock)
-            except ConnectionError:  # it has hung up
-                continue
-            except OSError as error:
-                log.warning("%s: no connection accepted: %s", door.name, error.strerror)
-                await asyncio.sleep(ACCEPT_AGAIN_SECONDS)
-                continue
-            door.secure(connection, tls)
+    def _listen(self) -> None:
+        if self._sock.fileno() >= 0:
+            asyncio.get_running_loop().add_reader(self._sock, self._accept)
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._sock.accept()
+        except (BlockingIOError, ConnectionError):  # it has hung up
+            return
+        except OSError as error:
+            log.warning("%s: no connection accepted: %s", self._door.name, error.strerror)
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._sock)
+            loop.call_later(ACCEPT_AGAIN_SECONDS, self._listen)
+            return
+        connection.setblocking(False)
+        self._door.secure(connection, self._tls)
 
     def close(self) -> None:
-        self._task.cancel()
-        # Now, not with the task: a copy of the socket would keep it in asyncio's own selector.
-        asyncio.get_running_loop().remove_reader(self._sock)
-        self._sock.close()
+        if self._sock.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(self._sock)
+            self._sock.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,10 +53,10 @@ def url(text: str) -> str:
 def formed(text: str) -> SplitResult:
     """The parts of such a URL, whose host may be any. Raises ValueError, which tells no password."""
     parts = urlsplit(text)  # raises it, too
+    if "@" in (parts.netloc or text) or parts.query or parts.fragment:
+        raise ValueError("want no user, query or fragment in it")
     if parts.scheme not in PORTS or not parts.hostname or parts.port == 0:
         raise ValueError(f"want http://HOST:PORT or https://HOST:PORT, not {text!r}")
-    if parts.username is not None or parts.query or parts.fragment:
-        raise ValueError("want no user, query or fragment in it")
     if parts.path.strip("/"):
         targets.url_path(parts.path)
     return parts

@@ -31,7 +31,6 @@ SPARE_DESCRIPTORS = 64  # listeners, scrapes, journal, log, resolver
 SOFT_LIMIT = 1024  # what a process may open where nobody says otherwise
 MOST_DESCRIPTORS = 1 << 20
 MOST_FOR_SERVERS = 4096
-MOST_TEXT = 1 << 24  # characters of a file; ten thousand targets have a million
 EXACT = 1e-6  # descriptors: what sums of floats may be wrong by
 
 B = TypeVar("B", bound="Basics")
@@ -415,17 +414,9 @@ def _too_many(streams: Sequence[Stream], limit: int | None) -> list[Problem]:
 def _text(flag: str, path: str | None, problems: list[Problem]) -> str:
     """What a file that a flag names holds; nothing if there is none or it cannot be read."""
     try:
-        text = ""
-        if path is not None:
-            with Path(targets.file_name(path)).open(encoding="utf-8-sig") as file:
-                text = file.read(MOST_TEXT + 1)
-        if len(text) <= MOST_TEXT:
-            return text
-        problems.append(Problem(flag, f"{path} is longer than {MOST_TEXT} characters"))
-    except OSError as error:
-        problems.append(Problem(flag, f"cannot read {path}: {error.strerror}"))
-    except UnicodeDecodeError as error:
-        problems.append(Problem(flag, f"{path} is not UTF-8: {error.reason} at byte {error.start}"))
+        return "" if path is None else webconfig.read_text(Path(targets.file_name(path)), flag)
+    except BadInput as error:
+        problems += error.problems
     except ValueError:
         pass  # no name of a file at all, as the option says
     return ""

@@ -1,19 +1,15 @@
 """The board "Connectivity": which paths carry traffic, which did not and for how long, and how well that is known."""
 
-from grafana import boards, looks, marks, panels, parts
+from grafana import boards, looks, marks, numbers, panels, parts
 from grafana.boards import Choice, Row
 from grafana.grid import Size
 from grafana.parts import Column, Query
 from grafana.queries import (
     ANY,
-    OPEN,
     ROUND_TRIPS,
     STREAM,
-    WATCHED,
     WAY,
-    bound,
     covered,
-    estimate,
     measured,
     now,
     observed,
@@ -23,7 +19,6 @@ from grafana.queries import (
     state_by_path,
     state_now,
     state_over_time,
-    streams,
 )
 
 UID = "ovnwatch-connectivity"
@@ -57,43 +52,16 @@ VERDICT = Row(
     "verdict",
     "Verdict for the range",
     [
-        panels.stat(
-            "down-now",
-            "Down now",
-            "Streams with an open outage of their path. Good: 0. Streams that are not observed, and those whose "
-            "target never answered, are not counted here: see the states beside. It says no data when none is "
-            "observed.",
-            [Query(f"sum({streams(f'{OPEN} and {WATCHED} == 1', 'max')})", "down")],
-            unit="count",
-            size=Size(3, 4),
-            mappings=looks.bad_above_zero(looks.VERMILION),
+        numbers.down_now(" It says no data when none is observed."),
+        numbers.streams_by_state(
+            "Unknown: the target has not answered yet. Not observed: the exporter did not look. No data: the exporter "
+            "was there in the range and is gone, or cannot be scraped. None of these three is health, and none is an "
+            "outage."
         ),
-        panels.stat(
-            "streams-by-state",
-            "Streams by state",
-            "How many streams are in which state now. Good: all are up. Unknown: the target has not answered yet. Not "
-            "observed: the exporter did not look. No data: the exporter was there in the range and is gone, or cannot "
-            "be scraped. None of these three is health, and none is an outage.",
-            [Query(f'count_values("state", {state_now()})', "{{state}}")],
-            unit="count",
-            size=Size(6, 4),
-            overrides=panels.state_names(),
-        ),
-        panels.stat(
-            "outage-seconds",
-            "Outage seconds, worst stream",
-            "What the stream that lost most lost in the range: at least, about and at most. Good: 0 s. Streams are "
-            "not added, since many see the same outage. An outage that is still open counts as it stands; one that "
-            "began before the range and ended in it counts whole in at least and at most.",
-            [
-                Query(f"max({bound('lower')})", "at least"),
-                Query(f"max({estimate()})", "about"),
-                Query(f"max({bound('upper')})", "at most"),
-            ],
-            unit="seconds",
-            size=Size(6, 4),
-            threshold="OvnwatchOutageEnded",
-            decimals=2,
+        numbers.outage_seconds(
+            ". Streams are not added, since many see the same outage. An outage that is still open counts as it "
+            "stands; one that began before the range and ended in it counts whole in at least and at most.",
+            Size(6, 4),
         ),
         panels.stat(
             "frozen-peers",

@@ -1,20 +1,19 @@
 """The board "Migration": which phase was when, what was out then, before against after, and what each node cost."""
 
-from grafana import boards, looks, marks, nodes, overview, panels, parts
+from grafana import boards, looks, marks, nodes, numbers, overview, panels, parts
 from grafana.boards import Row, Setting
 from grafana.grid import Size
 from grafana.looks import Word
 from grafana.nodes import named, of, together
-from grafana.overview import CLUSTER, NODE, to_node
+from grafana.overview import CLUSTER, DAEMONS, NODE, to_node
 from grafana.parts import Column, Query
-from grafana.queries import PATHS, ROUND_TRIPS, TARGET, bound, estimate, measured, round_trip, share
+from grafana.queries import PATHS, ROUND_TRIPS, TARGET, measured, round_trip, share
 
 UID = "ovnwatch-migration"
 BEFORE = Setting("before", "Compare with", ("1d", "1h", "3h", "6h", "12h", "2d", "7d"))
 BEFORE_NOW = " offset $before"
 PROBES = ("probe_failures", "probes")
 LOST = "ovnwatch_outage_seconds_total"
-DAEMONS = 'daemon=~"ov[ns].*"'
 TRUE_FALSE = (Word(1, "true", looks.BLUE), Word(0, "false", looks.GREY))
 TURN_STEP = 30  # seconds between two looks at whose turn it was
 BY_WAY = "cluster, path, protocol"
@@ -97,21 +96,7 @@ NOW = Row(
             mappings=looks.words(looks.IS_SO),
             names=True,
         ),
-        panels.stat(
-            "outage-seconds",
-            "Outage seconds, worst stream",
-            "What the stream that lost most lost in the range: at least, about and at most. Good: 0 s, or within the "
-            "budget.",
-            [
-                Query(f"max({bound('lower')})", "at least"),
-                Query(f"max({estimate()})", "about"),
-                Query(f"max({bound('upper')})", "at most"),
-            ],
-            unit="seconds",
-            size=Size(8, 4),
-            threshold="OvnwatchOutageEnded",
-            decimals=2,
-        ),
+        numbers.outage_seconds(", or within the budget.", Size(8, 4)),
         panels.stat(
             "turns-done",
             "Nodes that had a turn",

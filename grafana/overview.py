@@ -1,6 +1,6 @@
 """The board "Overview": is it broken, what did it cost of the budget, which phase is it, and who is worst off?"""
 
-from grafana import boards, looks, marks, nodes, panels, parts
+from grafana import boards, looks, marks, nodes, numbers, panels, parts
 from grafana.boards import Choice, Row, Setting
 from grafana.grid import Size
 from grafana.looks import Word
@@ -13,10 +13,8 @@ from grafana.queries import (
     WATCHED,
     bound,
     covered,
-    estimate,
     lost,
     measured,
-    state_now,
     state_of_targets,
     streams,
 )
@@ -83,27 +81,8 @@ VERDICT = Row(
     "verdict",
     "Is it broken, since when, and may the next node go?",
     [
-        panels.stat(
-            "down-now",
-            "Down now",
-            "Streams with an open outage of their path. Good: 0. Streams that are not observed, and those whose "
-            "target never answered, are not counted here: see the states beside.",
-            [Query(f"sum({streams(f'{OPEN} and {WATCHED} == 1', 'max')})", "down")],
-            unit="count",
-            size=Size(3, 4),
-            mappings=looks.bad_above_zero(looks.VERMILION),
-            links=[parts.Link("Which, and by which path", boards.address("ovnwatch-connectivity"))],
-        ),
-        panels.stat(
-            "streams-by-state",
-            "Streams by state",
-            "How many streams are in which state now. Good: all are up. Unknown, not observed and no data are neither "
-            "health nor an outage.",
-            [Query(f'count_values("state", {state_now()})', "{{state}}")],
-            unit="count",
-            size=Size(6, 4),
-            overrides=panels.state_names(),
-        ),
+        numbers.down_now(links=[parts.Link("Which, and by which path", boards.address("ovnwatch-connectivity"))]),
+        numbers.streams_by_state("Unknown, not observed and no data are neither health nor an outage."),
         panels.stat(
             "since",
             "Since when",
@@ -143,21 +122,7 @@ VERDICT = Row(
             size=Size(4, 4),
             mappings=looks.words(GATE),
         ),
-        panels.stat(
-            "outage-seconds",
-            "Outage seconds, worst stream",
-            "What the stream that lost most lost in the range: at least, about and at most. Good: 0 s. Streams are "
-            "not added, since many see the same outage.",
-            [
-                Query(f"max({bound('lower')})", "at least"),
-                Query(f"max({estimate()})", "about"),
-                Query(f"max({bound('upper')})", "at most"),
-            ],
-            unit="seconds",
-            size=Size(10, 4),
-            threshold="OvnwatchOutageEnded",
-            decimals=2,
-        ),
+        numbers.outage_seconds(". Streams are not added, since many see the same outage.", Size(10, 4)),
         panels.stat(
             "budget-left",
             "Budget left",

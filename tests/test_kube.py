@@ -310,9 +310,10 @@ def test_what_others_take_for_a_server_is_one(api: FakeApi, tmp_path: Path, monk
         Cluster(api.config(tmp_path, server="https://10.0.0.1"))
     monkeypatch.setenv("NO_PROXY", "10.0.0.0/8")
     Cluster(api.config(tmp_path, server="https://10.0.0.1"))
-    with pytest.raises(ConfigError) as told:
-        Cluster(api.config(tmp_path, server="https://admin:s3cret@10.0.0.1"))
-    assert "s3cret" not in str(told.value)
+    for server in ("https://admin:s3cret@10.0.0.1", "admin:s3cret@10.0.0.1", "ftp://admin:s3cret@10.0.0.1"):
+        with pytest.raises(ConfigError, match="server: want no user") as told:
+            Cluster(api.config(tmp_path, server=server))
+        assert "s3cret" not in str(told.value)
 
 
 def test_a_kubeconfig_that_cannot_be_used_says_why(api: FakeApi, tmp_path: Path) -> None:

@@ -1,0 +1,51 @@
+"""The numbers that several boards open with: what they ask is the same, what is said of it is the board's own."""
+
+from collections.abc import Sequence
+
+from grafana import looks, panels
+from grafana.grid import Size
+from grafana.parts import Link, Panel, Query
+from grafana.queries import OPEN, WATCHED, bound, estimate, state_now, streams
+
+
+def down_now(more: str = "", links: Sequence[Link] = ()) -> Panel:
+    return panels.stat(
+        "down-now",
+        "Down now",
+        "Streams with an open outage of their path. Good: 0. Streams that are not observed, and those whose "
+        f"target never answered, are not counted here: see the states beside.{more}",
+        [Query(f"sum({streams(f'{OPEN} and {WATCHED} == 1', 'max')})", "down")],
+        unit="count",
+        size=Size(3, 4),
+        mappings=looks.bad_above_zero(looks.VERMILION),
+        links=links,
+    )
+
+
+def streams_by_state(more: str) -> Panel:
+    return panels.stat(
+        "streams-by-state",
+        "Streams by state",
+        f"How many streams are in which state now. Good: all are up. {more}",
+        [Query(f'count_values("state", {state_now()})', "{{state}}")],
+        unit="count",
+        size=Size(6, 4),
+        overrides=panels.state_names(),
+    )
+
+
+def outage_seconds(more: str, size: Size) -> Panel:
+    return panels.stat(
+        "outage-seconds",
+        "Outage seconds, worst stream",
+        f"What the stream that lost most lost in the range: at least, about and at most. Good: 0 s{more}",
+        [
+            Query(f"max({bound('lower')})", "at least"),
+            Query(f"max({estimate()})", "about"),
+            Query(f"max({bound('upper')})", "at most"),
+        ],
+        unit="seconds",
+        size=size,
+        threshold="OvnwatchOutageEnded",
+        decimals=2,
+    )
