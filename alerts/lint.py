@@ -17,6 +17,8 @@ ASKS_WHETHER = re.compile(r"\b(?:and|unless) [a-zA-Z_:][\w:]*(?:\{[^}]*\})?(?: o
 # How often something fell can be asked of what does not count, too.
 RATES = re.compile(r"\b(?:rate|irate|increase)\s*\(\s*([a-zA-Z_:][\w:]*)")
 COUNTING = re.compile(r"\b(?:rate|irate|increase|resets)\s*\(\s*([a-zA-Z_:][\w:]*)")
+# A counter less what it was when it was read last: by the same group, in its turn before.
+READ_LAST = re.compile(r" - last_over_time\(([\w:]+:read)\[\w+\]\)")
 PATTERN = re.compile(r"""[=!]~\s*"([^"]*)\"""")
 META = re.compile(r"[.|*+?()\[\]{}\\]")
 
@@ -35,8 +37,9 @@ def faults(files: Mapping[str, Mapping[str, Any]], catalog: Catalog) -> list[str
                 if identity in seen:
                     found.append(f"{name}: {title}: stands twice")
                 seen.add(identity)
-                checks = (_expression(rule["expr"], catalog, recorded), _alert(rule) if "alert" in rule else ())
-                found += [f"{name}: {title}: {each}" for check in checks for each in check]
+                if not title.endswith(":read"):  # a counter as it is
+                    found += [f"{name}: {title}: {each}" for each in _expression(rule["expr"], catalog, recorded)]
+                found += [f"{name}: {title}: {each}" for each in (_alert(rule) if "alert" in rule else ())]
                 recorded |= {rule["record"]} if "record" in rule else set()
     return found
 
@@ -52,14 +55,15 @@ def _expression(query: str, catalog: Catalog, recorded: set[str]) -> Iterator[st
     """The query of a rule, `recorded` being what stands above it."""
     if re.search(r"\bby\b|\bon\s*\([^)]*\)\s*group_", query):
         yield "drops labels that it does not know, `cluster` for one: aggregate `without`, join `ignoring`"
-    for late in sorted((metrics_in(query) & catalog.recorded.keys()) - recorded):
+    read = set(READ_LAST.findall(query))
+    for late in sorted((metrics_in(query) & catalog.recorded.keys()) - recorded - read):
         yield f"{late} is not recorded above it in its group"
     kinds = {name: each.kind for name, each in catalog.metrics.items()}
     kinds |= {name: each.kind for name, each in catalog.foreign.items()}
     plain = ASKS_WHETHER.sub("", query)
     counted = set(COUNTING.findall(plain))
     for name in sorted(metrics_in(plain)):
-        if kinds.get(name) == "counter" and name not in counted:
+        if kinds.get(name) == "counter" and name not in counted and not read:
             yield f"{name} only grows: read what it gains, not how much it is"
     for name in sorted(set(RATES.findall(plain))):
         if kinds.get(name, "counter") not in ("counter", "histogram"):

@@ -39,18 +39,24 @@ _DURATIONS = ((86400_000, "d"), (3600_000, "h"), (60_000, "m"), (1000, "s"), (1,
 def rule_files(
     catalog: Catalog, scale_for: float = 1.0, runbook_base: str = RUNBOOK_BASE, reach: Reach = "all"
 ) -> dict[str, dict[str, Any]]:
-    """File name -> its document. `scale_for` multiplies every `for`, so that a demonstration need not wait minutes."""
+    """File name -> its document.
+
+    `scale_for` multiplies every `for` and `interval`, so that a demonstration need not wait minutes.
+    """
     rules: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    intervals: dict[str, dict[str, str]] = defaultdict(dict)
     if reach != "others":
         for recorded in catalog.recorded.values():
             expr = recorded.query if reach == "all" else recorded.own
             rules[recorded.category].append({"record": recorded.name, "expr": expr})
+            if recorded.every:
+                intervals[recorded.category] = {"interval": duration(recorded.every * scale_for)}
     for threshold in catalog.thresholds.values():
         if told(threshold, catalog, reach):
             found = threshold if reach != "others" else written_out(threshold, catalog)
             rules[threshold.category] += alerts(found, catalog, scale_for, runbook_base)
     return {
-        f"{category}.yaml": {"groups": [{"name": f"ovnwatch-{category}", "rules": those}]}
+        f"{category}.yaml": {"groups": [{"name": f"ovnwatch-{category}", **intervals[category], "rules": those}]}
         for category, those in rules.items()
     }
 

@@ -73,7 +73,8 @@ class Metric:
 class Recorded:
     """A recording rule, evaluated before the alerts of its category; what it asks is ready to run.
 
-    `own` asks metrics of ours, `others` those of other exporters; each of them is a whole query.
+    `own` asks metrics of ours, `others` those of other exporters; each of them is a whole query. `every`: seconds
+    between evaluations, the same for all of a category; 0 is as often as all else.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Recorded:
     help: str
     own: str
     others: tuple[str, ...] = ()
+    every: float = 0.0
 
     @property
     def query(self) -> str:
@@ -258,11 +260,12 @@ class _RecordedEntry(_Entry):
     help: str
     query: str
     others: list[str] = []
+    every: str = "0s"
 
     def recorded(self, name: str, file: "_File") -> Recorded:
         labels = tuple(_expanded(self.labels, file.label_sets))
         others = tuple(_filled(each, None) for each in self.others)
-        return Recorded(name, self.category, labels, self.help, _filled(self.query, None), others)
+        return Recorded(name, self.category, labels, self.help, _filled(self.query, None), others, seconds(self.every))
 
     def problems(self, name: str, file: "_File", series: Set[str]) -> _Problems:
         levels = "_".join(_expanded(self.labels, file.label_sets))
@@ -274,6 +277,12 @@ class _RecordedEntry(_Entry):
         yield from _query_problems(self.query, series)
         if "$window" in self.query:
             yield ("query",), "what is recorded has no window"
+        try:
+            seconds(self.every)
+        except ValueError as error:
+            yield ("every",), str(error)
+        if any(each.every != self.every for each in file.recorded.values() if each.category == self.category):
+            yield ("every",), f"must be the same for all that is recorded in {self.category}"
         for index, query in enumerate(self.others):
             if lone := promql.lone(query):
                 yield ("others", index), f"{lone} has no other one"
@@ -434,12 +443,18 @@ class _File(_Entry):
         for name, metric in self.metrics.items():
             yield "metrics", name, metric.problems(name, self)
         for name, recorded in self.recorded.items():
-            yield "recorded", name, recorded.problems(name, self, series)
+            yield "recorded", name, recorded.problems(name, self, series | self._turn_before(recorded))
             series = series | {name}  # what is recorded is made of what stands above it
         for key, advice in self.where_to_look.items():
             yield "where_to_look", key, advice.problems(key)
         for name, threshold in self.thresholds.items():
             yield "thresholds", name, threshold.problems(name, self, series)
+
+    def _turn_before(self, recorded: _RecordedEntry) -> Set[str]:
+        """What has turns of its own may also ask what its category recorded in the turn before, which stands below."""
+        if recorded.every == _RecordedEntry.model_fields["every"].default:
+            return set()
+        return {name for name, other in self.recorded.items() if other.category == recorded.category}
 
     def metric(self, name: str) -> Metric:
         entry = self.metrics[name]

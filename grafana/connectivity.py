@@ -6,19 +6,23 @@ from grafana.grid import Size
 from grafana.parts import Column, Query
 from grafana.queries import (
     ANY,
+    LOOKING,
+    OBSERVED,
     ROUND_TRIPS,
+    SEEN,
     STREAM,
     WAY,
+    all_of,
     covered,
     measured,
     now,
-    observed,
     of_one_source,
     round_trip,
     share,
     state_by_path,
     state_now,
     state_over_time,
+    worst,
 )
 
 UID = "ovnwatch-connectivity"
@@ -38,9 +42,11 @@ AT_THE_NODE = [
     for title, uid in (("OVS", "ovnwatch-ovs"), ("Network", "ovnwatch-network"), ("OVN", "ovnwatch-ovn"))
 ]
 LAST_START, LAST_END = (f"ovnwatch_last_outage_{each}_timestamp_seconds" for each in ("start", "end"))
-OUTAGE_SECONDS = "ovnwatch_outage_seconds_total"
+LOST = measured("ovnwatch_outage_seconds")
+BREAKS = measured("ovnwatch_connection_breaks")
 TARGET = "{{target}}"
-FROZEN = "ovnwatch_peer_frozen_seconds_total"
+FROZEN = measured("ovnwatch_peer_frozen_seconds")
+WAYS_LEVEL = "cluster, target, path, protocol"
 
 
 def of_the_last(expr: str) -> str:
@@ -55,8 +61,8 @@ VERDICT = Row(
         numbers.down_now(" It says no data when none is observed."),
         numbers.streams_by_state(
             "Unknown: the target has not answered yet. Not observed: the exporter did not look. No data: the exporter "
-            "was there in the range and is gone, or cannot be scraped. None of these three is health, and none is an "
-            "outage."
+            "was there when the range began, or within the last quarter of an hour, and is gone or cannot be scraped. "
+            "None of these three is health, and none is an outage."
         ),
         numbers.outage_seconds(
             ". Streams are not added, since many see the same outage. An outage that is still open counts as it "
@@ -69,8 +75,8 @@ VERDICT = Row(
             "Targets that accepted connections and did not answer at some time in the range, and for how long the "
             "worst of them did. Good: 0. The path worked: look at the peer's process and node.",
             [
-                Query(f"sum(max by (cluster, target) ({measured(FROZEN)}) > bool 0)", "peers", unit="count"),
-                Query(f"max({measured(FROZEN)})", "worst"),
+                Query(all_of(f"max by (cluster, target) ({FROZEN}) > bool 0"), "peers", unit="count"),
+                Query(worst(FROZEN), "worst"),
             ],
             unit="seconds",
             size=Size(3, 4),
@@ -82,7 +88,7 @@ VERDICT = Row(
             "Connections broken",
             "Established connections that were reset or stalled in the range while fresh ones worked, all streams "
             "together. Good: 0. Long-lived connections of applications broke alike.",
-            [Query(f"sum({measured('ovnwatch_connection_breaks_total')})", "breaks")],
+            [Query(all_of(BREAKS), "breaks")],
             unit="count",
             size=Size(3, 4),
             threshold="OvnwatchConnectionsBreaking",
@@ -92,9 +98,10 @@ VERDICT = Row(
             "coverage",
             "Coverage",
             "The share of the range in which the least observed target and path was observed by the source that saw "
-            "it best. Good: above 99 %; below that no verdict on the range is certain. It is low when the exporters "
-            "are younger than the range. Targets that never answered are left out: they are unknown.",
-            [Query(f"min(max by (cluster, target, path) ({covered()}))", "coverage")],
+            "it best, whichever source is chosen above. Good: above 99 %; below that no verdict on the range is "
+            "certain. It is low when the exporters, or the rules, are younger than the range. Targets that never "
+            "answered are left out: they are unknown.",
+            [Query(f"min({covered('path')})", "coverage")],
             unit="ratio",
             size=Size(3, 4),
             threshold="OvnwatchNotObserving",
@@ -206,6 +213,16 @@ def by_way(function: str, expr: str) -> str:
     return f"{function} by (cluster, path, protocol) ({expr})"
 
 
+def or_none(expr: str, otherwise: int = 0) -> str:
+    """What the streams of a way had; `otherwise` where none had anything and somebody looks."""
+    return f"{expr} or {by_way('max', SEEN)} * 0 + {otherwise} and on () max({LOOKING})"
+
+
+def least_available() -> str:
+    """Of the time in which a target was observed by a way, the share that its worst stream did not lose."""
+    return by_way("min", f"1 - max by ({WAYS_LEVEL}) ({LOST}) / sum_over_time({OBSERVED}[$__range])")
+
+
 PATHS = Row(
     "paths",
     "Paths, latency and causes",
@@ -221,33 +238,37 @@ PATHS = Row(
                 Column("Down now", by_way("sum", now("ovnwatch_outage_open"))),
                 Column(
                     "Outage seconds, worst",
-                    by_way("max", measured(OUTAGE_SECONDS)),
+                    or_none(by_way("max", LOST)),
                     "seconds",
                     threshold="OvnwatchOutageEnded",
                     decimals=2,
                 ),
                 Column(
                     "Availability, worst",
-                    by_way("min", f"1 - {measured(OUTAGE_SECONDS)} / {observed()}"),
+                    or_none(least_available(), 1),
                     "ratio",
                     decimals=3,
                 ),
-                Column("Outages, all", by_way("sum", measured("ovnwatch_outages_total")), decimals=0),
+                Column("Outages, all", or_none(by_way("sum", measured("ovnwatch_outages"))), decimals=0),
                 Column(
                     "Breaks, all",
-                    by_way("sum", measured("ovnwatch_connection_breaks_total")),
+                    or_none(by_way("sum", BREAKS)),
                     threshold="OvnwatchConnectionsBreaking",
                     decimals=0,
                 ),
                 Column(
                     "Frozen, worst",
-                    by_way("max", measured(FROZEN)),
+                    or_none(by_way("max", FROZEN)),
                     "seconds",
                     threshold="OvnwatchPeerFrozen",
                     decimals=2,
                 ),
                 Column(
-                    "Observed, least", by_way("min", covered()), "ratio", threshold="OvnwatchNotObserving", decimals=1
+                    "Observed, least",
+                    by_way("min", covered("path", "protocol")),
+                    "ratio",
+                    threshold="OvnwatchNotObserving",
+                    decimals=1,
                 ),
                 Column("Slow", by_way("sum", now("ovnwatch_path_slow"))),
             ],

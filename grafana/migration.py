@@ -7,13 +7,12 @@ from grafana.looks import Word
 from grafana.nodes import named, of, together
 from grafana.overview import CLUSTER, DAEMONS, NODE, to_node
 from grafana.parts import Column, Query
-from grafana.queries import PATHS, ROUND_TRIPS, TARGET, measured, round_trip, share
+from grafana.queries import PATHS, ROUND_TRIPS, SEEN, TARGET, measured, round_trip, share
 
 UID = "ovnwatch-migration"
 BEFORE = Setting("before", "Compare with", ("1d", "1h", "3h", "6h", "12h", "2d", "7d"))
 BEFORE_NOW = " offset $before"
 PROBES = ("probe_failures", "probes")
-LOST = "ovnwatch_outage_seconds_total"
 TRUE_FALSE = (Word(1, "true", looks.BLUE), Word(0, "false", looks.GREY))
 TURN_STEP = 30  # seconds between two looks at whose turn it was
 BY_WAY = "cluster, path, protocol"
@@ -57,18 +56,23 @@ def on_all_before(metric: str, matchers: str = "") -> str:
     return together(nodes.joined(f"{of(metric, matchers)}{BEFORE_NOW}"), function="sum")
 
 
-def recorded_at_node() -> str:
-    """What the worst stream to each node lost in the last two minutes, from what rules recorded."""
-    lost = f"target:ovnwatch_outage_seconds:increase2m{TARGET}"
+def at_node(expr: str) -> str:
+    """What is told of each target, of its node; of several targets there the most."""
     node = f"max by (cluster, target, target_node) (target_target_node:ovnwatch_stream_info:max{TARGET})"
-    joined = f"{lost} * on (cluster, target) group_left (target_node) {node}"
+    joined = f"({expr}) * on (cluster, target) group_left (target_node) {node}"
     return f'max by (cluster, k8s_node) (label_join({joined}, "k8s_node", "", "target_node"))'
+
+
+def of_nodes(counter: str) -> str:
+    """What the worst stream to each node had of it in the range; 0 of nodes that lose nothing and are observed."""
+    return f"{to_node(measured(counter))} or {at_node(f'max by (cluster, target) ({SEEN})')} * 0"
 
 
 TURN = f"max by (cluster, k8s_node) (ovnwatch_node_phase{NODE})"
 TURN_SECONDS = f"sum_over_time({TURN}[$__range:{TURN_STEP}s]) * {TURN_STEP}"
 # Windows of two minutes, looked at each half: the fourth part of each is new.
-IN_TURN = f"{recorded_at_node()} and on (cluster, k8s_node) {TURN}"
+JUST_LOST = at_node(f"target:ovnwatch_outage_seconds:increase2m{TARGET}")
+IN_TURN = f"{JUST_LOST} and on (cluster, k8s_node) {TURN}"
 LOST_IN_TURN = f"sum_over_time(({IN_TURN})[$__range:{TURN_STEP}s]) * {TURN_STEP} / 120"
 
 NOW = Row(
@@ -231,9 +235,13 @@ COSTS = Row(
                     decimals=1,
                 ),
                 Column(
-                    "Lost in the range", to_node(measured(LOST)), "seconds", threshold="OvnwatchOutageEnded", decimals=2
+                    "Lost in the range",
+                    of_nodes("ovnwatch_outage_seconds"),
+                    "seconds",
+                    threshold="OvnwatchOutageEnded",
+                    decimals=2,
                 ),
-                Column("Connections broken", to_node(measured("ovnwatch_connection_breaks_total")), decimals=0),
+                Column("Connections broken", of_nodes("ovnwatch_connection_breaks"), decimals=0),
                 Column(
                     "Restarts",
                     nodes.named(nodes.started(DAEMONS)),

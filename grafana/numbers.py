@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from grafana import looks, panels
 from grafana.grid import Size
 from grafana.parts import Link, Panel, Query
-from grafana.queries import OPEN, WATCHED, bound, estimate, state_now, streams
+from grafana.queries import STATE, bound, estimate, now_of, state_now, worst
+
+KNOWN = f"({STATE} != {looks.UNKNOWN.code} != {looks.NOT_OBSERVED.code})"
 
 
 def down_now(more: str = "", links: Sequence[Link] = ()) -> Panel:
@@ -14,7 +16,7 @@ def down_now(more: str = "", links: Sequence[Link] = ()) -> Panel:
         "Down now",
         "Streams with an open outage of their path. Good: 0. Streams that are not observed, and those whose "
         f"target never answered, are not counted here: see the states beside.{more}",
-        [Query(f"sum({streams(f'{OPEN} and {WATCHED} == 1', 'max')})", "down")],
+        [Query(f"sum({now_of(KNOWN)} == bool {looks.DOWN.code})", "down")],
         unit="count",
         size=Size(3, 4),
         mappings=looks.bad_above_zero(looks.VERMILION),
@@ -38,11 +40,12 @@ def outage_seconds(more: str, size: Size) -> Panel:
     return panels.stat(
         "outage-seconds",
         "Outage seconds, worst stream",
-        f"What the stream that lost most lost in the range: at least, about and at most. Good: 0 s{more}",
+        "What the stream that lost most lost in the range: at least, about and at most, as of the last minute. "
+        f"Good: 0 s{more}",
         [
-            Query(f"max({bound('lower')})", "at least"),
-            Query(f"max({estimate()})", "about"),
-            Query(f"max({bound('upper')})", "at most"),
+            Query(worst(bound("lower")), "at least"),
+            Query(worst(estimate()), "about"),
+            Query(worst(bound("upper")), "at most"),
         ],
         unit="seconds",
         size=size,

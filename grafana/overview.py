@@ -9,14 +9,15 @@ from grafana.parts import Column, Query
 from grafana.queries import (
     ANY,
     OPEN,
-    UP,
-    WATCHED,
+    RECENT,
+    STATE,
     bound,
     covered,
-    lost,
     measured,
+    now_of,
+    quiet,
     state_of_targets,
-    streams,
+    worst,
 )
 
 UID = "ovnwatch-overview"
@@ -58,15 +59,17 @@ GATE = (
     Word(3, "stop", looks.VERMILION),  # and wait
 )
 QUIET = 60  # seconds without an outage, as `ovnwatch gate` wants them
-THERE, WELL = (
-    streams(f"last_over_time({WATCHED}[15m])", "max"),
-    streams(f"{UP} == 1 and {WATCHED} == 1", "max"),
-)
+THERE, WELL = now_of(f"last_over_time({STATE}[{RECENT}])"), now_of(f"{STATE} == {looks.UP.code}")
 NOT_ALL_UP = f"(count({THERE}) > bool (count({WELL}) or vector(0)))"
 JUST_ENDED = f"(time() - max({LAST_END}) < bool {QUIET} or vector(0))"
-SPENT = f"(max({lost('upper')}) > bool $budget or vector(0))"
+SPENT = f"(max({bound('upper')}) > bool $budget or vector(0))"
 DAEMONS = 'daemon=~"ov[ns].*"'
 PAIR = {"source": "Source", "target": "Target", "path": "Path", "protocol": "Protocol", "family": "IP"}
+
+
+def none_lost(expr: str, label: str) -> str:
+    """What was lost, or a row that says that nothing was; without any row nobody looks."""
+    return f'{expr} or on () label_replace({quiet()}, "{label}", "none lost anything", "", "")'
 
 
 def to_node(expr: str) -> str:
@@ -128,7 +131,7 @@ VERDICT = Row(
             "Budget left",
             "The budget chosen above less what the worst stream lost in the range, at most. Good: above 0 s. Reports "
             "judge a window by its own budget; this is for the range that is shown.",
-            [Query(f"$budget - max({bound('upper')})", "left")],
+            [Query(f"$budget - {worst(bound('upper'))}", "left")],
             unit="seconds",
             size=Size(7, 4),
             mappings=looks.bad_below_zero(),
@@ -138,9 +141,9 @@ VERDICT = Row(
             "coverage",
             "Coverage",
             "The share of the range in which the least observed target and path was observed by the source that saw "
-            "it best. Good: above 99 %; below that no verdict is certain. It is low while the exporters are younger "
-            "than the range.",
-            [Query(f"min(max by (cluster, target, path) ({covered()}))", "coverage")],
+            "it best, whichever source is chosen above. Good: above 99 %; below that no verdict is certain. It is low "
+            "while the exporters, or the rules, are younger than the range.",
+            [Query(f"min({covered('path')})", "coverage")],
             unit="ratio",
             size=Size(7, 4),
             threshold="OvnwatchNotObserving",
@@ -183,11 +186,11 @@ WHERE = Row(
         panels.table(
             "worst-streams",
             "Worst streams",
-            "The ten streams that lost most in the range, about. Good: 0 s everywhere.",
+            "The ten streams that lost most in the range, about. Good: none lost anything. No data: nobody looks.",
             [
                 Column(
                     "Lost",
-                    top(measured("ovnwatch_outage_seconds_total")),
+                    none_lost(top(measured("ovnwatch_outage_seconds")), "source"),
                     "seconds",
                     threshold="OvnwatchOutageEnded",
                     decimals=2,
@@ -208,11 +211,11 @@ WHERE = Row(
             "worst-nodes",
             "Worst nodes",
             "What the worst stream to each node lost in the range, the ten with most, and how many of the node's "
-            "daemons of OVS and OVN were started in it. Good: 0 s and 0 everywhere.",
+            "daemons of OVS and OVN were started in it. Good: none lost anything, and 0 everywhere.",
             [
                 Column(
                     "Lost",
-                    top(to_node(measured("ovnwatch_outage_seconds_total"))),
+                    none_lost(top(to_node(measured("ovnwatch_outage_seconds"))), "k8s_node"),
                     "seconds",
                     threshold="OvnwatchOutageEnded",
                     decimals=2,

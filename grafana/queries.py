@@ -3,12 +3,13 @@
 1. A stream is the same stream after its exporter was restarted in another pod, so every query brings its series
    together `by` the labels that make a stream (and `cluster`); any other label would split it for no visible reason.
 2. What is not known is not shown: a target never reached has lost no seconds that anybody counted, and shows none.
-   A value of 0 is of a stream that is observed now and was reached once: that costs a look at what is now, and not one
-   through all of the range.
-3. Counters over the range are read by increase(). Steps of a graph are subtracted instead: increase() sees nothing in a
-   step shorter than two scrapes, and between two scrapes 30 s apart it makes up to 10 s of an outage of 5 s.
-4. An outage may keep Prometheus from the exporter, too. What was counted meanwhile belongs to the step in which it is
-   first scraped again, if that took no longer than BRIDGED.
+   A value of 0 is of a target that was observed within the last two minutes and was reached once.
+3. What streams lost over the range rules have recorded, minute by minute, of those that lost anything: to read all
+   counters of a large site over hours takes Prometheus seconds. Nothing is extrapolated; it is as of the last minute.
+4. Steps of a graph are subtracted: increase() sees nothing in a step shorter than two scrapes, and between two scrapes
+   30 s apart it makes up to 10 s of an outage of 5 s.
+5. An outage may keep Prometheus from the exporter, too. What was counted meanwhile belongs to the step in which it is
+   first scraped again, if that took no longer than BRIDGED; for rules, if it took no longer than an hour.
 """
 
 from grafana import looks
@@ -16,6 +17,7 @@ from grafana.looks import State
 
 BRIDGED = "15m"
 STREAM = "cluster, source, target, path, protocol, family"
+STREAM_LEVEL = "source_target_path_protocol_family"  # of what rules record of each stream
 SOURCE = '{cluster=~"$cluster",source=~"$source"}'
 WAY = '{cluster=~"$cluster",source=~"$source",path=~"$path",protocol=~"$protocol"}'  # of metrics without a target
 TARGET = '{cluster=~"$cluster",target=~"$target"}'
@@ -24,11 +26,13 @@ PATHS = '{cluster=~"$cluster",path=~"$path",protocol=~"$protocol"}'
 ANY = '{cluster=~"$cluster",source=~"$source",target=~"$target",path=~"$path",protocol=~"$protocol"}'
 
 ROUND_TRIPS = f"path_protocol:ovnwatch_probe_duration_seconds_bucket:rate2m{PATHS}"
-OBSERVED = f"ovnwatch_observed_seconds_total{ANY}"
-REACHED = f"ovnwatch_last_success_timestamp_seconds{ANY}"  # there once the target answered
 OPEN = f"ovnwatch_outage_open{ANY}"
-UP = f"ovnwatch_stream_up{ANY}"
-WATCHED = f"ovnwatch_stream_observed{ANY}"
+STATE = f"ovnwatch_stream_state{ANY}"
+OBSERVED = f"target_path_protocol:ovnwatch_observed_seconds:gained{ENDS}"
+# Targets that are observed now and were reached once, by whatever source.
+SEEN = f"(target_path_protocol:ovnwatch_observed_seconds:rate2m{ENDS} > 0)"
+LOOKING = f"source:ovnwatch_observed_seconds:rate2m{SOURCE}"  # sources that look at anything
+RECENT = "15m"
 
 
 def streams(expr: str, function: str = "sum") -> str:
@@ -38,45 +42,56 @@ def streams(expr: str, function: str = "sum") -> str:
 
 def now(metric: str) -> str:
     """A gauge, one value a stream."""
-    return streams(f"{metric}{ANY}", "max")
+    return now_of(f"{metric}{ANY}")
 
 
-def measured(metric: str) -> str:
-    """What a counter gained in the range, one value a stream: of those that lost anything, and of quiet ones."""
-    return f"({streams(f'increase({metric}{ANY}[$__range]) > 0')} or {_quiet()})"
+def now_of(expr: str) -> str:
+    """The greatest of what a stream's exporters say, one value a stream."""
+    return streams(expr, "max")
+
+
+def measured(counter: str) -> str:
+    """What a counter (without its `_total`) gained in the range, one value a stream; of those alone that gained."""
+    return streams(_gained(counter))
 
 
 def bound(side: str) -> str:
     """Outage seconds of the range, `side` lower or upper, one value a stream; of an open outage as it stands now."""
-    return f"({lost(side)} or {_quiet()})"
-
-
-def lost(side: str) -> str:
-    """The same of those streams alone that lost anything."""
-    ended = f"increase(ovnwatch_outage_seconds_{side}_total{ANY}[$__range]) > 0"
-    going = f"clamp_max(ovnwatch_last_outage_{side}_seconds{ANY}, $__range_s) and {OPEN} == 1"
-    return streams(f"{ended} or {_apart(going)}")
+    going = f"clamp_max({STREAM_LEVEL}:ovnwatch_outage_seconds_{side}:open{ANY}, $__range_s)"
+    return streams(f"{_gained(f'ovnwatch_outage_seconds_{side}')} or {_apart(going)}")
 
 
 def estimate() -> str:
     """Outage seconds of the range, one value a stream; the counter of an open outage may lag behind its lower bound."""
-    return streams(f"{measured('ovnwatch_outage_seconds_total')} or {_apart(lost('lower'))}", "max")
+    return streams(f"{measured('ovnwatch_outage_seconds')} or {_apart(bound('lower'))}", "max")
 
 
-def covered() -> str:
-    """The share of the range that was observed, one value a stream; none of one that was never answered so far."""
-    never = streams(f"{WATCHED} unless {REACHED}", "max")
-    return f"clamp_max(({observed()} unless {never} or {streams(REACHED, 'max')} * 0) / $__range_s, 1)"
+def worst(lost: str) -> str:
+    """The worst of streams that lost anything; 0 where none did and somebody looks."""
+    return f"(max({lost}) or {quiet()})"
 
 
-def observed() -> str:
-    """Seconds of the range that were observed, one value a stream; none of a stream that was not."""
-    return streams(f"increase({OBSERVED}[$__range]) > 0")
+def all_of(gained: str) -> str:
+    """What all streams gained together; 0 where none did and somebody looks."""
+    return f"(sum({gained}) or {quiet()})"
 
 
-def _quiet() -> str:
-    """0 for each stream that is observed and was answered once: it has a value although it gained nothing."""
-    return f"{streams(f'{REACHED} and {WATCHED} == 1', 'max')} * 0"
+def quiet() -> str:
+    """0 where any of the targets is observed now, and any of the sources looks."""
+    return f"max({SEEN} * 0) and on () max({LOOKING})"
+
+
+def covered(*labels: str) -> str:
+    """The share of the range in which each target was observed, by the source that saw it best; of what answered once.
+
+    One value for each set of values of the labels besides `target`, those of the way that was observed best.
+    """
+    by = ", ".join(("cluster", "target", *labels))
+    return f"max by ({by}) (clamp_max(sum_over_time({OBSERVED}[$__range]) / $__range_s, 1))"
+
+
+def _gained(counter: str) -> str:
+    return f"sum_over_time({STREAM_LEVEL}:{counter}:gained{ANY}[$__range])"
 
 
 def _apart(expr: str) -> str:
@@ -90,9 +105,12 @@ def step(metric: str) -> str:
 
 
 def state_now() -> str:
-    """The code of each stream's state; those that were there in the range and are not any more have no data."""
-    gone = streams(f"last_over_time({WATCHED}[$__range])", "max")
-    return f"({_states()}\nor {_is(looks.NO_DATA, gone)})"
+    """The code of each stream's state; those that are not there any more have no data.
+
+    Gone is what was there when the range began, or within the last quarter of an hour.
+    """
+    gone = f"last_over_time({STATE}[{RECENT}]) or {STATE} offset $__range"
+    return f"({now_of(STATE)} or {_is(looks.NO_DATA, now_of(gone))})"
 
 
 def state_over_time() -> str:
@@ -102,7 +120,10 @@ def state_over_time() -> str:
         f"{step(metric)} > 0"
         for metric in ("ovnwatch_peer_frozen_seconds_total", "ovnwatch_connection_break_seconds_total")
     )
-    return _states(_is(looks.INTERRUPTED, lost), _is(looks.NOT_ANSWERING, broken))
+    # What is not known comes before what was out, and that before what is well by now.
+    first = " or ".join(f"{STATE} == {state.code}" for state in (looks.UNKNOWN, looks.NOT_OBSERVED, looks.DOWN))
+    passing = f"{_is(looks.INTERRUPTED, lost)} or {_is(looks.NOT_ANSWERING, broken)}"
+    return now_of(f"{first} or {passing} or {STATE}")
 
 
 def of_one_source(expr: str) -> str:
@@ -146,19 +167,6 @@ def quantile(part: float, metric: str, labels: str, selector: str) -> str:
 def round_trip(part: float, labels: str, ago: str = "") -> str:
     """A quantile of all sources' round trips by these labels, from what rules recorded; `ago`: an offset."""
     return f"histogram_quantile({part}, sum by ({labels}, le) ({ROUND_TRIPS}{ago}))"
-
-
-def _states(*passing: str) -> str:
-    """The first that holds: what is not known comes before what is down, and `passing` before what is well by now."""
-    found = (
-        _is(looks.UNKNOWN, f"{WATCHED} unless {UP}"),
-        _is(looks.NOT_OBSERVED, f"{WATCHED} == 0"),
-        _is(looks.DOWN, f"{OPEN} == 1"),
-        *passing,
-        _is(looks.NOT_ANSWERING, f"{UP} == 0"),
-        _is(looks.UP, f"{UP} == 1"),
-    )
-    return streams("\n  " + "\n  or ".join(found) + "\n", "max")
 
 
 def _is(state: State, condition: str) -> str:

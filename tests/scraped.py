@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 import aiohttp
 import yaml
 
+from alerts import command as rules
 from exporters.calibrate.relay import Relay
 from exporters.peer.settings import OPTIONS
 from lab.children import Child, Children, hold_port, plain_environ
 
 LOCAL = "127.0.0.1"
-RULES = Path(__file__).parents[1] / "alerts" / "rules"
+SCALE_FOR = 0.02  # what is recorded each minute is so each 1.2 s
 PROTOCOLS = ("http", "tcp", "ws")
 STREAMS_UP = 9  # a to b by two paths, b to a, three protocols each
 SCRAPE = 1.0  # seconds between two scrapes, and the longest that one may take
@@ -112,9 +113,10 @@ async def start_peer(
 
 async def start_prometheus(children: Children, port: int, scraped: Sequence[int]) -> None:
     targets = [f"{LOCAL}:{each}" for each in scraped]
+    assert rules.main(["--output-dir", str(children.folder / "rules"), f"--scale-for={SCALE_FOR}"]) == 0
     config = {
         "global": {"scrape_interval": f"{SCRAPE:.0f}s", "evaluation_interval": f"{SCRAPE:.0f}s"},
-        "rule_files": [str(RULES / "*.yaml")],
+        "rule_files": [str(children.folder / "rules/*.yaml")],
         "scrape_configs": [{"job_name": "ovnwatch", "static_configs": [{"targets": targets}]}],
     }
     path = children.folder / "prometheus.yaml"

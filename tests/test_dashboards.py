@@ -363,10 +363,10 @@ def test_what_is_not_there_is_said_in_grey(panel: dict[str, Any]) -> None:
         assert (looks.not_probed() if matrix else looks.missing()) in defaults["mappings"]
 
 
-def test_the_recorded_state_has_the_codes_of_the_boards() -> None:
-    query = CATALOG.recorded["target_path_protocol:ovnwatch_stream_state:max"].query
-    wanted = (looks.UNKNOWN, looks.NOT_OBSERVED, looks.DOWN, looks.NOT_ANSWERING, looks.UP)
-    assert [int(code) for code in re.findall(r"\* 0 \+ (\d)", query)] == [state.code for state in wanted]
+def test_the_state_of_a_stream_is_told_by_the_codes_of_the_boards() -> None:
+    told = CATALOG.metric("ovnwatch_stream_state").help
+    wanted = (looks.UP, looks.UNKNOWN, looks.NOT_OBSERVED, looks.NOT_ANSWERING, looks.DOWN)
+    assert re.findall(r"(\d) ([a-z ]+)[,.]", told) == [(str(state.code), state.text) for state in wanted]
 
 
 def test_states_have_colours_and_words_of_their_own() -> None:
@@ -480,37 +480,28 @@ def test_prometheus_can_parse_every_query(tmp_path: Path) -> None:
     promtool("check", "rules", str(tmp_path / "rules.yaml"))
 
 
-# What is known of a stream over time, 30 s apart -> the states it is shown in.
-LIVES = {
-    "answered all along": ({"stream_observed": "1 1", "stream_up": "1 1", "outage_open": "0 0"}, [looks.UP] * 2),
-    "never answered": ({"stream_observed": "1 1"}, [looks.UNKNOWN] * 2),
-    "down": ({"stream_observed": "1 1", "stream_up": "1 0", "outage_open": "0 1"}, [looks.UP, looks.DOWN]),
-    "frozen or broken": (
-        {"stream_observed": "1 1", "stream_up": "1 0", "outage_open": "0 0"},
-        [looks.UP, looks.NOT_ANSWERING],
+# What its exporter tells of a stream, each 30 s -> minutes, and the states it is shown in over a range of half an hour.
+LIVES: dict[str, tuple[str, dict[float, looks.State | None]]] = {
+    "told": (
+        "3 1 7 4 6",
+        {0: looks.UNKNOWN, 0.5: looks.UP, 1: looks.DOWN, 1.5: looks.NOT_OBSERVED, 2: looks.NOT_ANSWERING},
     ),
-    "not observed since it went down": (
-        {"stream_observed": "1 0", "stream_up": "0 0", "outage_open": "1 1"},
-        [looks.DOWN, looks.NOT_OBSERVED],
-    ),
-    "not scraped any more": (
-        {"stream_observed": "1 stale", "stream_up": "1 stale", "outage_open": "0 stale"},
-        [looks.UP, looks.NO_DATA],
-    ),
+    "not scraped any more": ("1 stale", {0: looks.UP, 0.5: looks.NO_DATA, 14: looks.NO_DATA, 16: None}),
+    "gone for long, but there when the range began": ("1x20 stale", {10: looks.UP, 30: looks.NO_DATA, 41: None}),
 }
 
 
 @pytest.mark.system("promtool")
 @pytest.mark.parametrize("life", LIVES)
 def test_the_state_of_a_stream(life: str, tmp_path: Path) -> None:
-    series, states = LIVES[life]
-    expect(tmp_path, series, queries.state_now(), [(30 * n, state.code) for n, state in enumerate(states)])
+    told, states = LIVES[life]
+    codes = [(int(minute * 60), state and state.code) for minute, state in states.items()]
+    expect(tmp_path, {"stream_state": told}, queries.state_now(), codes, seconds=1800)
 
 
 @pytest.mark.system("promtool")
 def test_a_stream_lives_on_when_its_exporter_is_another_pod(tmp_path: Path) -> None:
-    first = {"stream_observed": "1 stale", "stream_up": "0 stale", "outage_open": "1 stale"}
-    second = {"stream_observed": "_ 1", "stream_up": "_ 1", "outage_open": "_ 0"}
+    first, second = {"stream_state": "7 stale"}, {"stream_state": "_ 1"}
     states = [(0, looks.DOWN.code), (30, looks.UP.code)]
     expect(tmp_path, first, queries.state_now(), states, second)
 
@@ -518,7 +509,7 @@ def test_a_stream_lives_on_when_its_exporter_is_another_pod(tmp_path: Path) -> N
 @pytest.mark.system("promtool")
 def test_an_outage_between_two_scrapes_leaves_its_mark(tmp_path: Path) -> None:
     series = {
-        "stream_observed": "1x5", "stream_up": "1x5", "outage_open": "0x5", "peer_frozen_seconds_total": "0x5",
+        "stream_state": "1x5", "peer_frozen_seconds_total": "0x5",
         "outage_seconds_total": "0 0 2.5 2.5 2.5 2.5", "connection_break_seconds_total": "0 0 0 0 1 1",
     }  # fmt: skip
     states = {60: looks.INTERRUPTED, 120: looks.NOT_ANSWERING}
@@ -553,11 +544,12 @@ def expect(
     expr: str,
     values: Sequence[tuple[int, float | None]],
     *others: dict[str, str],
-    of_the_stream: bool = True,
+    told: Sequence[str] = ("source", "target", "path", "protocol", "family"),
+    seconds: int = 600,
 ) -> None:
     """Assert by promtool what an expression is at some times (seconds), of series of one stream scraped each 30 s.
 
-    Its values are the stream's, or of nothing in particular.
+    Its values have the labels that are `told` of the stream; the range is of so many seconds.
     """
     labels = {"source": "a", "target": "b", "path": "pod", "protocol": "tcp", "family": "4"}
     written = ",".join(f'{name}="{each}"' for name, each in labels.items())
@@ -566,34 +558,39 @@ def expect(
         for pod, life in enumerate((series, *others))
         for name, samples in life.items()
     ]
-    asked = filled(expr, {**ALL, **TIMES, "__interval": "15s", "__range": "10m", "__range_s": "600"})
+    asked = filled(expr, {**ALL, **TIMES, "__interval": "15s", "__range": f"{seconds}s", "__range_s": f"{seconds}"})
+    having = ",".join(f'{name}="{labels[name]}"' for name in told)
     tests = [
         {
             "expr": asked,
             "eval_time": f"{second}s",
-            "exp_samples": []
-            if value is None
-            else [{"labels": f"{{{written if of_the_stream else ''}}}", "value": value}],
+            "exp_samples": [] if value is None else [{"labels": f"{{{having}}}", "value": value}],
         }
         for second, value in values
     ]
     # promtool loads what is before the last time at which it is asked, not what is at it.
-    tests.append({"expr": "vector(1)", "eval_time": "1h", "exp_samples": [{"labels": "{}", "value": 1}]})
+    tests.append({"expr": "vector(1)", "eval_time": "2h", "exp_samples": [{"labels": "{}", "value": 1}]})
+    rules = [str(ROOT / f"alerts/rules/{name}.yaml") for name in ("boards", "totals")]
+    test = {"interval": "30s", "input_series": lives, "promql_expr_test": tests}
     file = folder / "test.yaml"
-    file.write_text(yaml.safe_dump({"tests": [{"interval": "30s", "input_series": lives, "promql_expr_test": tests}]}))
+    file.write_text(yaml.safe_dump({"rule_files": rules, "evaluation_interval": "30s", "tests": [test]}))
     promtool("test", "rules", str(file))
 
 
-ANSWERED = {"stream_observed": "1x9", "last_success_timestamp_seconds": "0x9"}
-GONE = {"stream_observed": "1 1 1 stale", "last_success_timestamp_seconds": "0 0 0 stale"}
-# What is known of a stream, scraped each 30 s -> what it lost in the range, at 120 s. increase() reads on a little.
+ANSWERED = {"observed_seconds_total": "0+30x9", "last_success_timestamp_seconds": "0x9"}
+GONE = {"observed_seconds_total": "0 30 60 stale", "last_success_timestamp_seconds": "0 0 0 stale"}
+# What is known of a stream, scraped each 30 s -> what it lost in the range, at 120 s.
 LOST = {
     "nothing": (ANSWERED | {"outage_seconds_total": "0x9"}, 0.0),
+    "nothing, whatever it lost before anybody read it": (ANSWERED | {"outage_seconds_total": "8x9"}, 0.0),
     "something": (ANSWERED | {"outage_seconds_total": "0 0 2 2 2"}, 2.0),
-    "something, and nobody tells of it any more": (GONE | {"outage_seconds_total": "0 0 2 stale"}, 2.5),  # it reads on
+    "something, twice": (ANSWERED | {"outage_seconds_total": "0 0.5 0.5 0.5 2"}, 2.0),
+    "something, while it was not scraped": (ANSWERED | {"outage_seconds_total": "8 stale _ 10.5 10.5"}, 2.5),
+    "something, after it counted anew": (ANSWERED | {"outage_seconds_total": "8 8 0 0 1"}, 1.0),
+    "something, and nobody tells of it any more": (GONE | {"outage_seconds_total": "0 0 2 stale"}, 2.0),
     "nothing, and nobody tells of it any more": (GONE | {"outage_seconds_total": "0 0 0 stale"}, None),
-    "nothing, and nobody looks": (ANSWERED | {"stream_observed": "1 0x9", "outage_seconds_total": "0x9"}, None),
-    "unknown, for it was never answered": ({"stream_observed": "1x9", "outage_seconds_total": "0x9"}, None),
+    "nothing, and nobody looks": (ANSWERED | {"observed_seconds_total": "0x9", "outage_seconds_total": "0x9"}, None),
+    "unknown, for it was never answered": ({"observed_seconds_total": "0+30x9", "outage_seconds_total": "0x9"}, None),
     "more than is counted, while it goes on": (
         ANSWERED | {"outage_seconds_total": "0 0 2 2 2", "outage_seconds_lower_total": "0 0 1 1 1"}
         | {"outage_open": "0 0 0 1 1", "last_outage_lower_seconds": "_ _ 1 30 60"},
@@ -606,41 +603,42 @@ LOST = {
 @pytest.mark.parametrize("how", LOST)
 def test_what_a_stream_lost(how: str, tmp_path: Path) -> None:
     series, lost = LOST[how]
-    expect(tmp_path, series, queries.estimate(), [(120, lost)])
+    expect(tmp_path, series, queries.worst(queries.estimate()), [(120, lost)], told=())
 
 
 @pytest.mark.system("promtool")
 @pytest.mark.parametrize(
     ("series", "share"),
     [
-        (ANSWERED | {"observed_seconds_total": "0+30x9"}, 0.2),  # 120 s of the ten minutes
+        (ANSWERED, 0.2),  # 120 s of the ten minutes
         (ANSWERED | {"observed_seconds_total": "0x9"}, 0.0),
-        ({"stream_observed": "1x9", "observed_seconds_total": "0x9"}, None),  # never answered
-        (GONE | {"observed_seconds_total": "0 30 60 stale"}, 0.125),  # it reads on for half a scrape
+        ({"observed_seconds_total": "0+30x9"}, None),  # never answered
+        (ANSWERED | {"observed_seconds_total": "0 stale _ 90 120"}, 0.2),  # it looked on while nobody scraped it
+        (GONE, 0.1),
     ],
 )
 def test_what_share_of_the_range_was_observed(series: dict[str, str], share: float | None, tmp_path: Path) -> None:
-    expect(tmp_path, series, queries.covered(), [(120, share)])
+    expect(tmp_path, series, queries.covered(), [(120, share)], told=["target"])
 
 
 UP_ALL_ALONG = {
-    "stream_observed": "1x9", "stream_up": "1x9", "outage_open": "0x9", "last_success_timestamp_seconds": "0+30x9",
+    "stream_state": "1x9", "outage_open": "0x9", "last_success_timestamp_seconds": "0+30x9",
     "outage_seconds_upper_total": "0x9",
 }  # fmt: skip
 GO, WAIT, STOP = 0, 1, 2
 DECISIONS: dict[str, tuple[dict[str, str], list[tuple[int, float | None]]]] = {
     "all is up": (UP_ALL_ALONG, [(60, GO)]),
     "nothing is there": ({}, [(60, None)]),
-    "never answered": ({"stream_observed": "1x9"}, [(60, WAIT)]),
-    "out": (UP_ALL_ALONG | {"stream_up": "1 0 0", "outage_open": "0 1 1"}, [(0, GO), (60, WAIT)]),
+    "never answered": ({"stream_state": "3x9"}, [(60, WAIT)]),
+    "out": (UP_ALL_ALONG | {"stream_state": "1 7 7", "outage_open": "0 1 1"}, [(0, GO), (60, WAIT)]),
     "an end is a minute old": (
         UP_ALL_ALONG | {"last_outage_end_timestamp_seconds": "_ 30x9"},
         [(0, GO), (30, WAIT), (85, WAIT), (90, GO)],
     ),
-    "gone": (UP_ALL_ALONG | {"stream_observed": "1 stale", "stream_up": "1 stale"}, [(0, GO), (60, WAIT)]),
+    "gone": (UP_ALL_ALONG | {"stream_state": "1 stale"}, [(0, GO), (60, WAIT)]),
     "the budget is spent": (UP_ALL_ALONG | {"outage_seconds_upper_total": "0 0 61x7"}, [(30, GO), (60, STOP)]),
     "one outage spends it": (
-        UP_ALL_ALONG | {"stream_up": "1 0x9", "outage_open": "0 1x9", "last_outage_upper_seconds": "_ 30+30x9"},
+        UP_ALL_ALONG | {"stream_state": "1 7x9", "outage_open": "0 1x9", "last_outage_upper_seconds": "_ 30+30x9"},
         [(30, WAIT), (90, WAIT + STOP)],
     ),
 }
@@ -651,7 +649,7 @@ DECISIONS: dict[str, tuple[dict[str, str], list[tuple[int, float | None]]]] = {
 def test_the_overview_decides_as_a_gate_does(decision: str, tmp_path: Path) -> None:
     (expr,) = (str(query.target["expr"]) for query in QUERIES if str(query) == "May the next node go? A")
     series, values = DECISIONS[decision]
-    expect(tmp_path, series, expr, values, of_the_stream=False)
+    expect(tmp_path, series, expr, values, told=())
 
 
 def promtool(*arguments: str) -> None:
@@ -671,8 +669,10 @@ class Looked(NamedTuple):
     gone: dict[str, Samples]
 
 
-# What boards read from recorded series has no source.
+# What boards read of targets from recorded series has no source.
 OF_ALL_SOURCES = (
+    "Coverage",
+    "Paths compared H",  # what of it was observed
     "State of each target",
     "State of each stream",  # of one
     "Lost to outages",
@@ -684,17 +684,23 @@ OF_ALL_SOURCES = (
 
 async def look(folder: Path) -> Looked:
     async with site(folder) as here:
+        counters = ("outages", "outage_seconds_lower", "peer_frozen_seconds", "connection_breaks")
+        before = {each: await here.ask(f"sum(ovnwatch_{each}_total)", time.time()) for each in counters}
         for fault, seconds in (("refuse", 1.5), ("stall", 1.5), ("reset", 0.0)):
             await here.interrupt(fault, seconds)
             await asyncio.sleep(2.0)
         for metric in ("outages", "peer_frozen_seconds", "connection_breaks"):
             await here.until(f"ovnwatch_{metric}_total > 0")
         await here.until("sum(ovnwatch_outage_open) == 0")
+        for metric, ((_, (begun,)),) in before.items():
+            read = f"sum(sum_over_time({queries.STREAM_LEVEL}:ovnwatch_{metric}:gained[5m]))"
+            await here.until(f"abs({read} - (sum(ovnwatch_{metric}_total) - {begun})) < 1e-6")
         after = await everything(here)
         nobody = await everything(here, source="nobody")
         nowhere = await everything(here, target="nowhere", path="egress")
         await here.children.kill(here.peers["b"])
         await here.until("sum(ovnwatch_outage_open) == 6 and on () absent(ovnwatch_stream_up{source='b'})")
+        await here.until(f"count({queries.STREAM_LEVEL}:ovnwatch_outage_seconds_lower:open) == 6")
         return Looked(after, nobody, nowhere, await everything(here))
 
 

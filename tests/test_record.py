@@ -24,6 +24,7 @@ from exporters.probing.protocols import CAUSES, PROTOCOLS
 from exporters.probing.record import GAPS, SKIPPED, Record
 from exporters.probing.stats import UNKNOWN, Stats
 from exporters.settings import Stream
+from grafana import looks
 
 OTHERS = (
     *("ovnwatch_node_", "ovnwatch_ovs_", "ovnwatch_ovn_", "ovnwatch_microovn_"),
@@ -405,6 +406,7 @@ def test_counters_exist_from_the_start_and_nothing_unknown_does() -> None:
     assert not any("timestamp" in name or "last_outage" in name for name in present)
     assert not present & {"ovnwatch_stream_up", "ovnwatch_outage_open"}
     assert value(made, "ovnwatch_stream_observed") == 0.0
+    assert value(made, "ovnwatch_stream_state") == looks.UNKNOWN.code
     assert value(made, "ovnwatch_stream_info", target="there", source_node="node-here") == 1.0
 
 
@@ -416,10 +418,12 @@ def test_gauges_follow_the_state() -> None:
     stats.state("up")
     assert (value(made, "ovnwatch_stream_up"), value(made, "ovnwatch_outage_open")) == (1.0, 0.0)
     assert value(made, "ovnwatch_stream_observed") == 1.0
+    assert value(made, "ovnwatch_stream_state") == looks.UP.code
     assert value(made, "ovnwatch_last_success_timestamp_seconds") == pytest.approx(time(), abs=60)
     for kind, is_open in (("outage", 1.0), ("frozen", 0.0), ("break", 0.0)):
         begin(stats, 1, kind)
         assert (value(made, "ovnwatch_stream_up"), value(made, "ovnwatch_outage_open")) == (0.0, is_open)
+        assert value(made, "ovnwatch_stream_state") == (looks.DOWN if is_open else looks.NOT_ANSWERING).code
         end(stats, 1, kind)
         assert (value(made, "ovnwatch_stream_up"), value(made, "ovnwatch_outage_open")) == (1.0, 0.0)
 
@@ -481,6 +485,8 @@ def test_what_is_not_decided_in_time_is_not_observed() -> None:
     made = record()
     the_stream(made).observed(monotonic() - 60, 0.1)
     assert value(made, "ovnwatch_stream_observed") == 0.0
+    the_stream(made).state("down")
+    assert value(made, "ovnwatch_stream_state") == looks.NOT_OBSERVED.code
 
 
 def test_a_peers_clock_is_told_by_the_stream_that_knows_best() -> None:

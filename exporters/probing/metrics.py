@@ -137,6 +137,17 @@ def _outage_open(stats: Stats, event: Event | None, _now: float) -> float | None
     return 1.0 if event is not None and event.kind == "outage" else 0.0
 
 
+def _state(stats: Stats, event: Event | None, now: float) -> float:
+    """What a stream is in, by the codes of boards, where 2 and 5 are what nobody tells and what is over by now."""
+    if not stats.seen():
+        return 3.0
+    if not stats.watching(now):
+        return 4.0
+    if event is not None and event.kind == "outage":
+        return 7.0
+    return 1.0 if stats.now_state == "up" else 6.0
+
+
 def _last_outage(read: Callable[[Event | Last], float]) -> Reader:
     def value(stats: Stats, event: Event | None, _now: float) -> float | None:
         last = event if event is not None and event.kind == "outage" else stats.last_outage
@@ -155,6 +166,7 @@ def _last_start(stats: Stats, event: Event | None, _now: float) -> float | None:
 PER_STREAM: dict[str, Reader] = {
     "ovnwatch_probes_total": lambda stats, _event, _now: stats.probes,
     "ovnwatch_stream_up": lambda stats, _event, _now: float(stats.now_state == "up") if stats.seen() else None,
+    "ovnwatch_stream_state": _state,
     "ovnwatch_stream_observed": lambda stats, _event, now: float(stats.watching(now)),
     "ovnwatch_observed_seconds_total": lambda stats, _event, _now: stats.observed_seconds,
     "ovnwatch_path_slow": lambda stats, _event, _now: float(stats.slow),

@@ -33,7 +33,11 @@ PART, SHORT_PART = 25, 3  # of them that are made
 NEIGHBOURS = 10  # targets of each
 ONE = "n0"  # the source that is looked at by itself
 HOURS, SHORT_HOURS = 6.0, 0.5
-SCRAPE, STEP = 60, 30  # seconds
+SCRAPE, STEP = 30, 30  # seconds; no slower scrapes than the boards are made for
+TOLD = {":gained": 60, ":read": 60, ":open": 60}  # seconds between what rules record in turns of their own
+# Of what is recorded only while something is lost there are so many minutes of each stream, and all lose at once.
+LOSING = re.compile(r"^source.*:(gained|open)$")
+LOSING_MINUTES = 20
 GOAL = 1.0  # seconds of Prometheus' CPU
 READY_SECONDS = 60.0
 # How many of something a node has, and what matchers want to find among them.
@@ -176,9 +180,11 @@ def families(known: Catalog, nodes: int, begin: float, end: float) -> Iterator[s
     names: set[str] = set()
     for _, query in queries(3600):
         names |= catalog.metrics_in(query.expr)
-    times = [f"{begin + SCRAPE * n:.0f}" for n in range(int((end - begin) / SCRAPE) + 1)]
-    rising, flat = [f" {n * 0.1:.1f} {each}\n" for n, each in enumerate(times)], [f" 1 {each}\n" for each in times]
     for name in sorted(names):
+        every = next((every for ending, every in TOLD.items() if name.endswith(ending)), SCRAPE)
+        first = end - min(LOSING_MINUTES * 60, end - begin) if LOSING.match(name) else begin
+        times = [f"{first + every * n:.0f}" for n in range(int((end - first) / every) + 1)]
+        rising, flat = [f" {n * 0.1:.1f} {each}\n" for n, each in enumerate(times)], [f" 1 {each}\n" for each in times]
         metric = known.metrics.get(name.removesuffix("_bucket"))
         counts = metric is not None and metric.kind in ("counter", "histogram")
         for labels in series(known, name, nodes):
