@@ -120,7 +120,7 @@ STATES = Row(
             "The worst state of any source's stream to a target, by path and protocol. Good: up everywhere. A whole "
             "row points at the target, a whole column at the path; choose a source above to see through its eyes. A "
             "dash: nobody probes it.",
-            f'label_join(max by (target, path, protocol) ({state_now()}), "way", " / ", "path", "protocol")',
+            f'label_join(max by (cluster, target, path, protocol) ({state_now()}), "way", " / ", "path", "protocol")',
             row=("target", "Target"),
             column="way",
             size=Size(10, 9),
@@ -344,7 +344,7 @@ BROKEN = Row(
             "Mesh",
             "The worst state of all streams from each source (a row) to each target (a column) now. Good: up wherever "
             "somebody looks. A whole row points at the source, a whole column at the target. A dash: left to others.",
-            f"max by (source, target) ({state_now()})",
+            f"max by (cluster, source, target) ({state_now()})",
             row=("source", "Source"),
             column="target",
             size=Size(8, 9),

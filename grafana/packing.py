@@ -46,8 +46,15 @@ def chosen(board: Board, *, multi_cluster: bool) -> Board:
 
 def _clustered(panel: Board) -> Board:
     inner = {"panels": [_clustered(each) for each in panel["panels"]]} if "panels" in panel else {}
-    if panel["type"] == "table" or "targets" not in panel:  # a table has a column for it
+    if "targets" not in panel:
         return panel | inner
+    for each in panel.get("transformations", ()):
+        if each["id"] == "groupingToMatrix":
+            row = each["options"]["rowField"]
+            joined = f'label_join({{}}, "{row}", " / ", "cluster", "{row}")'
+            return panel | {"targets": [asked | {"expr": joined.format(asked["expr"])} for asked in panel["targets"]]}
+    if panel["type"] == "table":  # it has a column for it
+        return panel
     return panel | {"targets": [each | {"legendFormat": _named(each, "legendFormat")} for each in panel["targets"]]}
 
 

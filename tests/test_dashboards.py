@@ -75,6 +75,10 @@ def panels_of(board: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from panel.get("panels", [])
 
 
+def is_matrix(panel: dict[str, Any]) -> bool:
+    return any(each["id"] == "groupingToMatrix" for each in panel.get("transformations", ()))
+
+
 def below(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Every value in a document with its path."""
     yield path, value
@@ -125,11 +129,17 @@ def test_several_clusters_are_chosen_from_by_a_variable(tmp_path: Path) -> None:
         made, committed = json.loads(file.read_text()), BOARDS[file.stem]
         assert [made["templating"]["list"][1][key] for key in ("name", "hide")] == ["cluster", 0]
         made["templating"]["list"][1]["hide"] = committed["templating"]["list"][1]["hide"]
+        for panel in (each for each in panels_of(made) if is_matrix(each)):
+            (asked,) = panel["targets"]
+            joined = re.fullmatch(r'label_join\((.*), "(\w+)", " / ", "cluster", "\2"\)', asked["expr"], re.DOTALL)
+            assert joined
+            assert "by (cluster, " in joined[1]
+            asked["expr"] = joined[1]
         assert json.loads(json.dumps(made).replace("{{cluster}} ", "")) == committed
 
 
 def test_of_several_clusters_what_is_called_alike_is_told_apart(tmp_path: Path) -> None:
-    """But in tables, which have a column for it, where all clusters are one value, and by their scrapes."""
+    """But in tables, which have a column for it or rows of it, where all clusters are one value, and by scrapes."""
     assert command.main(["--output-dir", str(tmp_path), "--multi-cluster"]) == 0
 
     boards = [json.loads(file.read_text()) for file in tmp_path.iterdir()]
@@ -359,8 +369,7 @@ def test_what_is_not_there_is_said_in_grey(panel: dict[str, Any]) -> None:
     defaults = panel["fieldConfig"]["defaults"]
     assert defaults["noValue"] == "no data"
     if panel["type"] != "heatmap":
-        matrix = any(each["id"] == "groupingToMatrix" for each in panel.get("transformations", ()))
-        assert (looks.not_probed() if matrix else looks.missing()) in defaults["mappings"]
+        assert (looks.not_probed() if is_matrix(panel) else looks.missing()) in defaults["mappings"]
 
 
 def test_the_state_of_a_stream_is_told_by_the_codes_of_the_boards() -> None:

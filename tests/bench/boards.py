@@ -200,19 +200,17 @@ def series(known: Catalog, name: str, nodes: int) -> Iterator[Labels]:
     central = name.startswith("ovnwatch_ovn_") and not EVERYWHERE.match(name)
     of_all = recorded is not None and not {"k8s_node", "source", "target", "target_node"} & set(labels)
     for node in range(1 if of_all else min(WATCHERS, nodes) if central else nodes):
-        scrape = {"job": "ovnwatch-node", "instance": f"n{node}"}
+        job = "ovnwatch-peer" if {"source", "target"} & set(labels) else "ovnwatch-node"
+        scrape = {} if recorded and not name.endswith(":read") else {"job": job, "instance": f"n{node}"}
         own = {"source": f"n{node}", "k8s_node": f"n{node}"}
         if name.startswith(OF_BASTIONS):
             made = [{"source": "bastion", "target": f"n{node}"}]
         elif "target" in labels or "source" in labels:
-            scrape["job"] = "ovnwatch-peer"
             targets = range(1, 1 + min(NEIGHBOURS, nodes - 1)) if "target" in labels and "source" in labels else [0]
             ends = [{**own, "target": f"n{(node + each) % nodes}", "target_node": f"n{(node + each) % nodes}"}
                     for each in targets]  # fmt: skip
             ways = [{"protocol": each} for each in NAMED["protocol"]] if "protocol" in labels else [{}]
             made = [one | way for one in ends for way in ways]
-        elif recorded:
-            made, scrape = [own], {}
         else:
             made = [own]
         counted = metric or known.metrics.get(name.partition(":")[2].partition("_bucket:")[0])
