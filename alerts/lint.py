@@ -17,8 +17,8 @@ ASKS_WHETHER = re.compile(r"\b(?:and|unless) [a-zA-Z_:][\w:]*(?:\{[^}]*\})?(?: o
 # How often something fell can be asked of what does not count, too.
 RATES = re.compile(r"\b(?:rate|irate|increase)\s*\(\s*([a-zA-Z_:][\w:]*)")
 COUNTING = re.compile(r"\b(?:rate|irate|increase|resets)\s*\(\s*([a-zA-Z_:][\w:]*)")
-# A counter less what it was when it was read last: by the same group, in its turn before.
-READ_LAST = re.compile(r" - last_over_time\(([\w:]+:read)\[\w+\]\)")
+# What a counter was when it was read last: by the same group, in its turn before.
+READ_LAST = re.compile(r"last_over_time\(([\w:]+:read)\[\w+\]\)")
 PATTERN = re.compile(r"""[=!]~\s*"([^"]*)\"""")
 META = re.compile(r"[.|*+?()\[\]{}\\]")
 

@@ -6,12 +6,12 @@ from grafana.grid import Size
 from grafana.parts import Column, Query
 from grafana.queries import (
     ANY,
+    FAILURES,
     LOOKING,
     OBSERVED,
     ROUND_TRIPS,
     SEEN,
     STREAM,
-    WAY,
     all_of,
     covered,
     measured,
@@ -61,8 +61,8 @@ VERDICT = Row(
         numbers.down_now(" It says no data when none is observed."),
         numbers.streams_by_state(
             "Unknown: the target has not answered yet. Not observed: the exporter did not look. No data: the exporter "
-            "was there when the range began, or within the last quarter of an hour, and is gone or cannot be scraped. "
-            "None of these three is health, and none is an outage."
+            "was there in the range and is gone, or cannot be scraped, for a minute or longer. None of these three is "
+            "health, and none is an outage."
         ),
         numbers.outage_seconds(
             ". Streams are not added, since many see the same outage. An outage that is still open counts as it "
@@ -120,7 +120,7 @@ STATES = Row(
             "The worst state of any source's stream to a target, by path and protocol. Good: up everywhere. A whole "
             "row points at the target, a whole column at the path; choose a source above to see through its eyes. A "
             "dash: nobody probes it.",
-            f'label_join(max by (cluster, target, path, protocol) ({state_now()}), "way", " / ", "path", "protocol")',
+            f'label_join({state_now(WAYS_LEVEL)}, "way", " / ", "path", "protocol")',
             row=("target", "Target"),
             column="way",
             size=Size(10, 9),
@@ -302,12 +302,10 @@ PATHS = Row(
             "causes",
             "Failed probes by cause",
             "Probes that failed, each second, by what was seen. Good: none. Refused: nobody listens. Connect timeout "
-            "and unreachable: the network. Response timeout: lost or late answers. The target chosen above has no "
-            "effect.",
+            "and unreachable: the network. Response timeout: lost or late answers. Of all sources and targets, over "
+            "two minutes each.",
             [
-                Query(
-                    f"sum by (cluster, cause) (rate(ovnwatch_probe_failures_total{WAY}[$__rate_interval]))", "{{cause}}"
-                )
+                Query(f"sum by (cluster, cause) ({FAILURES})", "{{cause}}"),
             ],
             unit="per second",
             size=Size(8, 9),
@@ -344,7 +342,7 @@ BROKEN = Row(
             "Mesh",
             "The worst state of all streams from each source (a row) to each target (a column) now. Good: up wherever "
             "somebody looks. A whole row points at the source, a whole column at the target. A dash: left to others.",
-            f"max by (cluster, source, target) ({state_now()})",
+            state_now("cluster, source, target"),
             row=("source", "Source"),
             column="target",
             size=Size(8, 9),

@@ -5,9 +5,9 @@ from grafana.boards import Row, Setting
 from grafana.grid import Size
 from grafana.looks import Word
 from grafana.nodes import named, of, together
-from grafana.overview import CLUSTER, DAEMONS, NODE, to_node
+from grafana.overview import CLUSTER, DAEMONS, NODE
 from grafana.parts import Column, Query
-from grafana.queries import PATHS, ROUND_TRIPS, SEEN, TARGET, measured, round_trip, share
+from grafana.queries import PATHS, ROUND_TRIPS, SEEN, at_node, measured, round_trip, share
 
 UID = "ovnwatch-migration"
 BEFORE = Setting("before", "Compare with", ("1d", "1h", "3h", "6h", "12h", "2d", "7d"))
@@ -56,24 +56,19 @@ def on_all_before(metric: str, matchers: str = "") -> str:
     return together(nodes.joined(f"{of(metric, matchers)}{BEFORE_NOW}"), function="sum")
 
 
-def at_node(expr: str) -> str:
-    """What is told of each target, of its node; of several targets there the most."""
-    node = f"max by (cluster, target, target_node) (target_target_node:ovnwatch_stream_info:max{TARGET})"
-    joined = f"({expr}) * on (cluster, target) group_left (target_node) {node}"
-    return f'max by (cluster, k8s_node) (label_join({joined}, "k8s_node", "", "target_node"))'
-
-
 def of_nodes(counter: str) -> str:
     """What the worst stream to each node had of it in the range; 0 of nodes that lose nothing and are observed."""
-    return f"{to_node(measured(counter))} or {at_node(f'max by (cluster, target) ({SEEN})')} * 0"
+    return f"{at_node(measured(counter))} or {at_node(SEEN)} * 0"
 
 
 TURN = f"max by (cluster, k8s_node) (ovnwatch_node_phase{NODE})"
 TURN_SECONDS = f"sum_over_time({TURN}[$__range:{TURN_STEP}s]) * {TURN_STEP}"
-# Windows of two minutes, looked at each half: the fourth part of each is new.
-JUST_LOST = at_node(f"target:ovnwatch_outage_seconds:increase2m{TARGET}")
-IN_TURN = f"{JUST_LOST} and on (cluster, k8s_node) {TURN}"
-LOST_IN_TURN = f"sum_over_time(({IN_TURN})[$__range:{TURN_STEP}s]) * {TURN_STEP} / 120"
+LOSING = f"sum_over_time(k8s_node:ovnwatch_outage_seconds:gained{NODE}[1m])"
+HAD_TURN = f"max by (cluster, k8s_node) (last_over_time(ovnwatch_node_phase{NODE}[$__range]))"
+LOST_IN_TURN = (
+    f"sum_over_time(({LOSING} and on (cluster, k8s_node) {TURN})[$__range:1m]) "
+    f"or {at_node(SEEN)} * 0 and on (cluster, k8s_node) {HAD_TURN}"
+)
 
 NOW = Row(
     "now",
@@ -132,6 +127,7 @@ STORY = Row(
             Query(f"max by (cluster, k8s_node, phase) (ovnwatch_node_phase{NODE})", "{{k8s_node}}: {{phase}}"),
             size=Size(24, 8),
             mappings=looks.words(looks.IS_SO),
+            points=2 * parts.POINTS,
         ),
         panels.timeseries(
             "outages",
@@ -224,7 +220,7 @@ COSTS = Row(
             "Nodes",
             "For how long it was each node's turn in the range; what the worst stream to it lost then and in all of "
             "the range; how many of its daemons were started. Good: nothing is lost outside turns, and no node stands "
-            "out. In its turn is exact to two minutes; reports say it to the millisecond.",
+            "out. In its turn is exact to a minute; reports say it to the millisecond.",
             [
                 Column("Turn", TURN_SECONDS, "seconds", decimals=0),
                 Column(

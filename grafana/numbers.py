@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from grafana import looks, panels
 from grafana.grid import Size
 from grafana.parts import Link, Panel, Query
-from grafana.queries import STATE, bound, estimate, now_of, state_now, worst
+from grafana.queries import STATE, all_states, bound, estimate, now_of, worst
 
 KNOWN = f"({STATE} != {looks.UNKNOWN.code} != {looks.NOT_OBSERVED.code})"
 
@@ -29,7 +29,7 @@ def streams_by_state(more: str) -> Panel:
         "streams-by-state",
         "Streams by state",
         f"How many streams are in which state now. Good: all are up. {more}",
-        [Query(f'count_values("state", {state_now()})', "{{state}}")],
+        [Query(f'count_values("state", {all_states()})', "{{state}}")],
         unit="count",
         size=Size(6, 4),
         overrides=panels.state_names(),

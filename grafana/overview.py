@@ -9,12 +9,12 @@ from grafana.parts import Column, Query
 from grafana.queries import (
     ANY,
     OPEN,
-    RECENT,
     STATE,
+    STREAM_LEVEL,
+    at_node,
     bound,
     covered,
     measured,
-    now_of,
     quiet,
     state_of_targets,
     worst,
@@ -59,8 +59,10 @@ GATE = (
     Word(3, "stop", looks.VERMILION),  # and wait
 )
 QUIET = 60  # seconds without an outage, as `ovnwatch gate` wants them
-THERE, WELL = now_of(f"last_over_time({STATE}[{RECENT}])"), now_of(f"{STATE} == {looks.UP.code}")
-NOT_ALL_UP = f"(count({THERE}) > bool (count({WELL}) or vector(0)))"
+# No word of a stream's state but up is below another.
+NOT_UP = f"max({STATE}) > bool {looks.UP.code}"
+GONE = f"count({STREAM_LEVEL}:ovnwatch_stream_state:gone{ANY})"
+NOT_ALL_UP = f"((({NOT_UP}) or {GONE} * 0) + ({GONE} or vector(0)) > bool 0)"
 JUST_ENDED = f"(time() - max({LAST_END}) < bool {QUIET} or vector(0))"
 SPENT = f"(max({bound('upper')}) > bool $budget or vector(0))"
 DAEMONS = 'daemon=~"ov[ns].*"'
@@ -70,14 +72,6 @@ PAIR = {"source": "Source", "target": "Target", "path": "Path", "protocol": "Pro
 def none_lost(expr: str, label: str) -> str:
     """What was lost, or a row that says that nothing was; without any row nobody looks."""
     return f'{expr} or on () label_replace({quiet()}, "{label}", "none lost anything", "", "")'
-
-
-def to_node(expr: str) -> str:
-    """The worst stream to each node."""
-    there = f'ovnwatch_stream_info{ANY.removesuffix("}")},target_node!=""}}'
-    info = f"max by (cluster, source, target, path, protocol, family, target_node) ({there})"
-    joined = f"({expr}) * on (cluster, source, target, path, protocol, family) group_left (target_node) {info}"
-    return f'max by (cluster, k8s_node) (label_join({joined}, "k8s_node", "", "target_node"))'
 
 
 VERDICT = Row(
@@ -117,8 +111,8 @@ VERDICT = Row(
             "go",
             "May the next node go?",
             "Go: every stream is up, no outage ended within the last minute, and of the budget something is left. "
-            "Wait: one of the first two does not hold, also while a stream is unknown, or was there a quarter of an "
-            "hour ago and has no data. Stop: the budget is spent. Good: go. A bastion answers the same to `ovnwatch "
+            "Wait: one of the first two does not hold, also while a stream is unknown, or was there within the "
+            "last hour and has no data. Stop: the budget is spent. Good: go. A bastion answers the same to `ovnwatch "
             "gate`, for its own window.",
             [Query(f"clamp_max({NOT_ALL_UP} + {JUST_ENDED}, 1) + 2 * {SPENT}", "go")],
             unit="state",
@@ -215,7 +209,7 @@ WHERE = Row(
             [
                 Column(
                     "Lost",
-                    none_lost(top(to_node(measured("ovnwatch_outage_seconds"))), "k8s_node"),
+                    none_lost(top(at_node(measured("ovnwatch_outage_seconds"))), "k8s_node"),
                     "seconds",
                     threshold="OvnwatchOutageEnded",
                     decimals=2,

@@ -19,20 +19,21 @@ BRIDGED = "15m"
 STREAM = "cluster, source, target, path, protocol, family"
 STREAM_LEVEL = "source_target_path_protocol_family"  # of what rules record of each stream
 SOURCE = '{cluster=~"$cluster",source=~"$source"}'
-WAY = '{cluster=~"$cluster",source=~"$source",path=~"$path",protocol=~"$protocol"}'  # of metrics without a target
 TARGET = '{cluster=~"$cluster",target=~"$target"}'
 ENDS = '{cluster=~"$cluster",target=~"$target",path=~"$path",protocol=~"$protocol"}'  # of what all sources see
 PATHS = '{cluster=~"$cluster",path=~"$path",protocol=~"$protocol"}'
 ANY = '{cluster=~"$cluster",source=~"$source",target=~"$target",path=~"$path",protocol=~"$protocol"}'
 
 ROUND_TRIPS = f"path_protocol:ovnwatch_probe_duration_seconds_bucket:rate2m{PATHS}"
+FAILURES = f"path_protocol_cause:ovnwatch_probe_failures:rate2m{PATHS}"
 OPEN = f"ovnwatch_outage_open{ANY}"
 STATE = f"ovnwatch_stream_state{ANY}"
 OBSERVED = f"target_path_protocol:ovnwatch_observed_seconds:gained{ENDS}"
 # Targets that are observed now and were reached once, by whatever source.
 SEEN = f"(target_path_protocol:ovnwatch_observed_seconds:rate2m{ENDS} > 0)"
 LOOKING = f"source:ovnwatch_observed_seconds:rate2m{SOURCE}"  # sources that look at anything
-RECENT = "15m"
+# Streams that were there in the range; what was gone for a minute may be back.
+GONE = f"last_over_time({STREAM_LEVEL}:ovnwatch_stream_state:gone{ANY}[$__range])"
 
 
 def streams(expr: str, function: str = "sum") -> str:
@@ -58,12 +59,12 @@ def measured(counter: str) -> str:
 def bound(side: str) -> str:
     """Outage seconds of the range, `side` lower or upper, one value a stream; of an open outage as it stands now."""
     going = f"clamp_max({STREAM_LEVEL}:ovnwatch_outage_seconds_{side}:open{ANY}, $__range_s)"
-    return streams(f"{_gained(f'ovnwatch_outage_seconds_{side}')} or {_apart(going)}")
+    return streams(f"{_gained(f'ovnwatch_outage_seconds_{side}')} or {going}")
 
 
 def estimate() -> str:
-    """Outage seconds of the range, one value a stream; the counter of an open outage may lag behind its lower bound."""
-    return streams(f"{measured('ovnwatch_outage_seconds')} or {_apart(bound('lower'))}", "max")
+    """Outage seconds of the range: the greater of a stream's two values, as an open outage's counter may lag behind."""
+    return f'{measured("ovnwatch_outage_seconds")} or label_replace({bound("lower")}, "beside", "lower", "", "")'
 
 
 def worst(lost: str) -> str:
@@ -94,23 +95,20 @@ def _gained(counter: str) -> str:
     return f"sum_over_time({STREAM_LEVEL}:{counter}:gained{ANY}[$__range])"
 
 
-def _apart(expr: str) -> str:
-    """Series that stand beside others of the same labels, until they are brought together."""
-    return f'label_replace({expr}, "beside", "1", "", "")'
-
-
 def step(metric: str) -> str:
     """What a counter gained since the step before, one value a series; a restart of its exporter leaves a hole."""
     return f"({metric}{ANY} - last_over_time({metric}{ANY}[{BRIDGED}] offset $__interval) >= 0)"
 
 
-def state_now() -> str:
-    """The code of each stream's state; those that are not there any more have no data.
+def state_now(labels: str) -> str:
+    """The code of the worst state of the streams that have these labels; no data where all are gone."""
+    by = f"max by ({labels})"
+    return f"({by} ({STATE})\nor {_is(looks.NO_DATA, f'{by} ({GONE})')})"
 
-    Gone is what was there when the range began, or within the last quarter of an hour.
-    """
-    gone = f"last_over_time({STATE}[{RECENT}]) or {STATE} offset $__range"
-    return f"({now_of(STATE)} or {_is(looks.NO_DATA, now_of(gone))})"
+
+def all_states() -> str:
+    """The code of each stream's state, for each of its exporters; no data of those that are gone."""
+    return f"{STATE}\nor {_is(looks.NO_DATA, f'{GONE} unless on ({STREAM}) {STATE}')}"
 
 
 def state_over_time() -> str:
@@ -167,6 +165,14 @@ def quantile(part: float, metric: str, labels: str, selector: str) -> str:
 def round_trip(part: float, labels: str, ago: str = "") -> str:
     """A quantile of all sources' round trips by these labels, from what rules recorded; `ago`: an offset."""
     return f"histogram_quantile({part}, sum by ({labels}, le) ({ROUND_TRIPS}{ago}))"
+
+
+def at_node(expr: str) -> str:
+    """The most of what is told of targets, by the nodes that they are on."""
+    target = f"max by (cluster, target) ({expr})"
+    node = f"max by (cluster, target, target_node) (target_target_node:ovnwatch_stream_info:max{TARGET})"
+    joined = f"{node} * on (cluster, target) group_left () {target}"  # sources may tell two nodes of one
+    return f'max by (cluster, k8s_node) (label_join({joined}, "k8s_node", "", "target_node"))'
 
 
 def _is(state: State, condition: str) -> str:

@@ -461,7 +461,7 @@ def test_counters_are_read_as_counters_and_gauges_are_not(query: Asked) -> None:
     steps = r"\((ovnwatch_\w+) - last_over_time\(\1\[15m\] offset \$__interval\) >= 0\)"
     read = re.sub(steps, "", expr)
     # Subqueries look at a rate of two minutes each minute, and at whose turn it was each half; a gate a little back.
-    ranges = {"$__rate_interval", "$__range", "2m", "15m", "$__range:1m", "$__range:30s"}
+    ranges = {"$__rate_interval", "$__range", "1m", "2m", "15m", "$__range:1m", "$__range:30s"}
     assert set(re.findall(r"\[(.*?)\]", read)) <= ranges
     counted = re.findall(r"\b(?:rate|increase)\((\w+)\[", read)
     counters = {name for name in catalog.metrics_in(read) if is_counter(name)}
@@ -495,8 +495,7 @@ LIVES: dict[str, tuple[str, dict[float, looks.State | None]]] = {
         "3 1 7 4 6",
         {0: looks.UNKNOWN, 0.5: looks.UP, 1: looks.DOWN, 1.5: looks.NOT_OBSERVED, 2: looks.NOT_ANSWERING},
     ),
-    "not scraped any more": ("1 stale", {0: looks.UP, 0.5: looks.NO_DATA, 14: looks.NO_DATA, 16: None}),
-    "gone for long, but there when the range began": ("1x20 stale", {10: looks.UP, 30: looks.NO_DATA, 41: None}),
+    "not scraped any more": ("1 stale", {0: looks.UP, 0.5: looks.NO_DATA, 59: looks.NO_DATA, 95: None}),
 }
 
 
@@ -505,14 +504,19 @@ LIVES: dict[str, tuple[str, dict[float, looks.State | None]]] = {
 def test_the_state_of_a_stream(life: str, tmp_path: Path) -> None:
     told, states = LIVES[life]
     codes = [(int(minute * 60), state and state.code) for minute, state in states.items()]
-    expect(tmp_path, {"stream_state": told}, queries.state_now(), codes, seconds=1800)
+    for query in (queries.state_now(queries.STREAM), f"max by ({queries.STREAM}) ({queries.all_states()})"):
+        expect(tmp_path, {"stream_state": told, "observed_seconds_total": told}, query, codes, seconds=1800)
 
 
 @pytest.mark.system("promtool")
 def test_a_stream_lives_on_when_its_exporter_is_another_pod(tmp_path: Path) -> None:
-    first, second = {"stream_state": "7 stale"}, {"stream_state": "_ 1"}
+    first, second = (
+        {"stream_state": "7 stale", "observed_seconds_total": "1 stale"},
+        {"stream_state": "_ 1", "observed_seconds_total": "_ 2"},
+    )
     states = [(0, looks.DOWN.code), (30, looks.UP.code)]
-    expect(tmp_path, first, queries.state_now(), states, second)
+    for query in (queries.state_now(queries.STREAM), f"max by ({queries.STREAM}) ({queries.all_states()})"):
+        expect(tmp_path, first, query, states, second)
 
 
 @pytest.mark.system("promtool")
@@ -631,8 +635,8 @@ def test_what_share_of_the_range_was_observed(series: dict[str, str], share: flo
 
 
 UP_ALL_ALONG = {
-    "stream_state": "1x9", "outage_open": "0x9", "last_success_timestamp_seconds": "0+30x9",
-    "outage_seconds_upper_total": "0x9",
+    "stream_state": "1x9", "observed_seconds_total": "0+30x9", "last_success_timestamp_seconds": "0+30x9",
+    "outage_open": "0x9", "outage_seconds_upper_total": "0x9",
 }  # fmt: skip
 GO, WAIT, STOP = 0, 1, 2
 DECISIONS: dict[str, tuple[dict[str, str], list[tuple[int, float | None]]]] = {
@@ -644,7 +648,10 @@ DECISIONS: dict[str, tuple[dict[str, str], list[tuple[int, float | None]]]] = {
         UP_ALL_ALONG | {"last_outage_end_timestamp_seconds": "_ 30x9"},
         [(0, GO), (30, WAIT), (85, WAIT), (90, GO)],
     ),
-    "gone": (UP_ALL_ALONG | {"stream_state": "1 stale"}, [(0, GO), (60, WAIT)]),
+    "gone": (
+        UP_ALL_ALONG | {"stream_state": "1 stale", "observed_seconds_total": "0 stale"},
+        [(0, GO), (60, WAIT), (3540, WAIT), (3720, None)],
+    ),
     "the budget is spent": (UP_ALL_ALONG | {"outage_seconds_upper_total": "0 0 61x7"}, [(30, GO), (60, STOP)]),
     "one outage spends it": (
         UP_ALL_ALONG | {"stream_state": "1 7x9", "outage_open": "0 1x9", "last_outage_upper_seconds": "_ 30+30x9"},
@@ -681,6 +688,7 @@ class Looked(NamedTuple):
 # What boards read of targets from recorded series has no source.
 OF_ALL_SOURCES = (
     "Coverage",
+    "Failed probes by cause",
     "Paths compared H",  # what of it was observed
     "State of each target",
     "State of each stream",  # of one
@@ -710,6 +718,7 @@ async def look(folder: Path) -> Looked:
         await here.children.kill(here.peers["b"])
         await here.until("sum(ovnwatch_outage_open) == 6 and on () absent(ovnwatch_stream_up{source='b'})")
         await here.until(f"count({queries.STREAM_LEVEL}:ovnwatch_outage_seconds_lower:open) == 6")
+        await here.until(f"count({queries.STREAM_LEVEL}:ovnwatch_stream_state:gone) == 3")
         return Looked(after, nobody, nowhere, await everything(here))
 
 

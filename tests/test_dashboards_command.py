@@ -212,7 +212,7 @@ def test_what_has_not_the_shape_of_a_board_is_named(
 
 def test_queries_without_data_are_named(httpserver: HTTPServer, capsys: pytest.CaptureFixture[str]) -> None:
     def answer(request: Request) -> Response:
-        found = [{"metric": {}, "value": [0, "1"]}] if "ovnwatch_outage_open" in request.form["query"] else []
+        found = [{"metric": {}, "value": [0, "1"]}] if "ovnwatch_stream_state" in request.form["query"] else []
         return Response(json.dumps({"status": "success", "data": {"result": found}}))
 
     httpserver.expect_request(re.compile("/api/v1/query(_range)?"), method="POST").respond_with_handler(answer)
