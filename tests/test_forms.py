@@ -66,7 +66,7 @@ def test_what_a_site_chooses(tmp_path: Path) -> None:
     said = ["--form=prometheusrule", "--label=release=stack", "--namespace=monitoring", f"--output-dir={tmp_path}"]
     assert command.main(["render", *said]) == 0
     for file in tmp_path.iterdir():
-        metadata = yaml.safe_load(file.read_text())["metadata"]
+        metadata = yaml.load(file.read_text(), yaml.CSafeLoader)["metadata"]
         assert metadata["namespace"] == "monitoring"
         assert metadata["labels"]["release"] == "stack"
         assert metadata["name"] == f"ovnwatch-{file.stem}"

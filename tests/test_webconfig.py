@@ -32,7 +32,7 @@ basic_auth_users:
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     made = make_certificates(tmp_path_factory.mktemp("certificates"))
     for name, lock in (("other.key", ()), ("locked.key", ("-aes256", "-pass", "pass:xyzzy"))):
-        command = ["openssl", "genpkey", "-algorithm", "RSA", "-out", name, *lock]
+        command = ["openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", name, *lock]
         subprocess.run(command, cwd=made.folder, check=True, capture_output=True)
     return made
 
