@@ -5,13 +5,14 @@ from grafana.boards import Choice, Row
 from grafana.grid import Size
 from grafana.nodes import named, of, top
 from grafana.parts import Column, Query
-from grafana.queries import SOURCE, quantile
+from grafana.queries import SOURCE
 
 UID = "ovnwatch-itself"
 CHOICES = (
     Choice("source", "Source", "ovnwatch_build_info"),
     *nodes.CHOICES,
 )
+OFFSETS = f"ovnwatch_clock_offset_seconds{SOURCE}"
 CLUSTER = '{cluster=~"$cluster"}'
 BY_SCRAPE = "cluster, job, instance"
 
@@ -22,8 +23,13 @@ def ours(metric: str) -> str:
     return f"{metric}{CLUSTER} and on ({BY_SCRAPE}) {known}"
 
 
-def by_source(metric: str, labels: str = "", selector: str = SOURCE) -> str:
-    return f"sum by (cluster, source{labels}) (rate({metric}{selector}[$__rate_interval]))"
+def by_source(metric: str) -> str:
+    return f"sum by (cluster, source) (rate({metric}{SOURCE}[$__rate_interval]))"
+
+
+def by_reason(metric: str) -> str:
+    """What a counter gains each second, by source and reason, the ten with most; only they are brought together."""
+    return f"sum by (cluster, source, reason) ({top(f'rate({metric}{SOURCE}[$__rate_interval])')})"
 
 
 def gained(metric: str) -> str:
@@ -121,9 +127,9 @@ OBSERVING = Row(
         panels.timeseries(
             "schedule-lag",
             "Probes sent late, p99",
-            "How much later than planned all but one in a hundred probes were sent. Good: a few milliseconds. More: "
-            "the exporter gets too little CPU.",
-            [Query(quantile(0.99, "ovnwatch_schedule_lag_seconds", "cluster, source", SOURCE), "{{source}}")],
+            "How much later than planned all but one in a hundred probes were sent, over two minutes. Good: a few "
+            "milliseconds. More: the exporter gets too little CPU.",
+            [Query(f"source:ovnwatch_schedule_lag_seconds:p99{SOURCE}", "{{source}}")],
             unit="seconds",
             size=Size(8, 8),
         ),
@@ -139,24 +145,29 @@ OBSERVING = Row(
         panels.timeseries(
             "gaps",
             "Share of the time not observed",
-            "Gaps by their reason: time of which nothing is known, neither outage nor health. Good: 0.",
-            [Query(by_source("ovnwatch_observation_gap_seconds_total", ", reason"), "{{source}} {{reason}}")],
+            "Gaps by source and reason, the ten greatest: time of which nothing is known, neither outage nor health. "
+            "Good: 0.",
+            [Query(by_reason("ovnwatch_observation_gap_seconds_total"), "{{source}} {{reason}}")],
             unit="ratio",
             size=Size(8, 8),
+            points=nodes.POINTS,
         ),
         panels.timeseries(
             "skipped",
             "Probes skipped",
-            "Grid points at which no probe was sent, each second. Good: 0. They widen bounds and lower coverage.",
-            [Query(by_source("ovnwatch_probes_skipped_total", ", reason"), "{{source}} {{reason}}")],
+            "Grid points at which no probe was sent, each second, by source and reason, the ten most. Good: 0. They "
+            "widen bounds and lower coverage.",
+            [Query(by_reason("ovnwatch_probes_skipped_total"), "{{source}} {{reason}}")],
             unit="per second",
             size=Size(8, 8),
+            points=nodes.POINTS,
         ),
         panels.timeseries(
             "not-judged",
             "Probes not judged",
-            "Probes that failed through our own fault, each second, and so say nothing of the path. Good: 0.",
-            [Query(by_source("ovnwatch_probe_unknown_total", ", reason"), "{{source}} {{reason}}")],
+            "Probes that failed through our own fault, each second over two minutes, and so say nothing of the path, "
+            "by source and reason, the ten most. Good: 0.",
+            [Query(top(f"source_reason:ovnwatch_probe_unknown:rate2m{SOURCE}"), "{{source}} {{reason}}")],
             unit="per second",
             size=Size(8, 8),
         ),
@@ -186,16 +197,11 @@ COST = Row(
         panels.timeseries(
             "collectors",
             "Time of collectors, the ten longest",
-            "How long each collector of a node exporter took, on the node where it took longest. Good: below 0.1 s.",
-            [
-                Query(
-                    top(nodes.together(nodes.joined(of("ovnwatch_node_collector_duration_seconds")), "collector")),
-                    "{{collector}}",
-                )
-            ],
+            "How long each collector of a node exporter took, on the node where it took longest. Good: below 0.1 s. "
+            "The choices above have no effect.",
+            [Query(top(f"collector:ovnwatch_node_collector_duration_seconds:max{CLUSTER}"), "{{collector}}")],
             unit="seconds",
             size=Size(8, 8),
-            points=parts.POINTS // 2,
         ),
     ],
 )
@@ -221,20 +227,23 @@ PEERS = Row(
             "times of different exporters do not fit together; lengths of outages are right all the same.",
             [
                 Query(
-                    top(f"max by (cluster, source, target) (abs(ovnwatch_clock_offset_seconds{SOURCE}))"),
+                    top(f"max by (cluster, source, target) (abs({top(OFFSETS)} or bottomk(10, {OFFSETS})))"),
                     "{{target}} by {{source}}",
                 )
             ],
             unit="seconds",
             size=Size(8, 8),
+            points=parts.POINTS // 3,  # clocks drift slowly
         ),
         panels.timeseries(
             "look-failures",
             "Questions to peers that failed",
-            "Each second, by reason: the bastion asks peers for what they measured, by one way or another. Good: 0.",
-            [Query(by_source("ovnwatch_peer_look_failures_total", ", reason"), "{{source}} {{reason}}")],
+            "Each second, by reason, the ten most: the bastion asks peers for what they measured, by one way or "
+            "another. Good: 0.",
+            [Query(by_reason("ovnwatch_peer_look_failures_total"), "{{source}} {{reason}}")],
             unit="per second",
             size=Size(8, 8),
+            points=nodes.POINTS,
         ),
         panels.timeseries(
             "left-out",

@@ -4,7 +4,7 @@ from grafana import boards, looks, marks, nodes, numbers, overview, panels, part
 from grafana.boards import Row, Setting
 from grafana.grid import Size
 from grafana.looks import Word
-from grafana.nodes import named, of, together
+from grafana.nodes import of, together
 from grafana.overview import CLUSTER, DAEMONS, NODE
 from grafana.parts import Column, Query
 from grafana.queries import PATHS, ROUND_TRIPS, SEEN, at_node, measured, round_trip, share
@@ -13,6 +13,7 @@ UID = "ovnwatch-migration"
 BEFORE = Setting("before", "Compare with", ("1d", "1h", "3h", "6h", "12h", "2d", "7d"))
 BEFORE_NOW = " offset $before"
 PROBES = ("probe_failures", "probes")
+DAEMONS_UP = "k8s_node:ovnwatch_node_daemon_up:min"
 TRUE_FALSE = (Word(1, "true", looks.BLUE), Word(0, "false", looks.GREY))
 TURN_STEP = 30  # seconds between two looks at whose turn it was
 BY_WAY = "cluster, path, protocol"
@@ -49,11 +50,11 @@ def lost_share(ago: str = "") -> str:
 
 
 def on_all(metric: str, matchers: str = "") -> str:
-    return together(nodes.joined(of(metric, matchers)), function="sum")
+    return together(nodes.chosen(of(metric, matchers)), function="sum")
 
 
 def on_all_before(metric: str, matchers: str = "") -> str:
-    return together(nodes.joined(f"{of(metric, matchers)}{BEFORE_NOW}"), function="sum")
+    return together(nodes.chosen(f"{of(metric, matchers)}{BEFORE_NOW}"), function="sum")
 
 
 def of_nodes(counter: str) -> str:
@@ -143,7 +144,7 @@ STORY = Row(
             "restarts",
             "Daemons of OVS and OVN",
             "Whether each node's daemons run, the worst of them. Good: up, but in its own turn.",
-            Query(named(of("ovnwatch_node_daemon_up", DAEMONS), function="min"), "{{k8s_node}}"),
+            Query(f"{DAEMONS_UP}{NODE}", "{{k8s_node}}"),
             size=Size(24, 7),
             mappings=looks.words(looks.UP_DOWN),
             points=2 * parts.POINTS,

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from grafana import boards, looks, marks, nodes, panels, parts
 from grafana.boards import Row
 from grafana.grid import Size
-from grafana.nodes import gained, named, of, ten, top
+from grafana.nodes import leading, named, of, recorded, ten, top
 from grafana.parts import Column, Query
 
 UID = "ovnwatch-network"
@@ -17,24 +17,32 @@ LOSSES = {
     "receive_nohandler": "received, off",
     "transmit_dropped": "sent, dropped",
 }
+LOST_LAST = f"increase({of(f'{LINK}_receive_dropped_total')}[1h])"
 LOOK = 30  # seconds between two looks at what was recorded
 ERRORS = {"receive_errors": "received", "transmit_errors": "sent"}
-DOWN = f"({of(f'{LINK}_admin_up')} == 1 unless {of(f'{LINK}_up')} == 1)"
-CONNTRACK = f"{of('ovnwatch_node_conntrack_entries')} / {of('ovnwatch_node_conntrack_entries_limit')}"
+MEANT, UP = of(f"{LINK}_admin_up"), of(f"{LINK}_up")
+CONNTRACK = "k8s_node:ovnwatch_node_conntrack_entries:ratio"
+MEMBERS = "k8s_node_bond_member:ovnwatch_node_bond_member_up:max"
+
+
+def rate_of(what: str) -> str:
+    """What all links of a node count each second, as rules recorded it: there are many links on a large site."""
+    return f"k8s_node:{LINK}_{what}:rate2m"
 
 
 def lost(what: str) -> str:
-    """What all links of a node count each second, from what rules recorded: there are many links on a large site."""
-    return nodes.recorded(f"k8s_node:{LINK}_{what}:rate2m")
+    return recorded(rate_of(what))
 
 
 def in_range(counts: Iterable[str]) -> str:
     """What all of these counted in the range, all nodes together: rates of two minutes, looked at each half."""
-    return " + ".join(f"sum(sum_over_time({lost(each)}[$__range:{LOOK}s]) * {LOOK})" for each in counts)
+    return " + ".join(
+        f"sum(sum_over_time({rate_of(each)}{{{nodes.NODE}}}[$__range:{LOOK}s]) * {LOOK})" for each in counts
+    )
 
 
 def by_link(what: str) -> str:
-    return top(nodes.recorded(f"k8s_node_link:{LINK}_{what}:rate2m", labels=("link",)))
+    return nodes.busiest(f"k8s_node_link:{LINK}_{what}:rate2m", "link")
 
 
 def by_node(counts: dict[str, str]) -> list[Query]:
@@ -47,7 +55,7 @@ def either(kernel: str, ovs: str, *labels: str, function: str = "min") -> str:
 
 
 def vlans() -> str:
-    return nodes.together(nodes.joined(of("ovnwatch_node_vlan_info")), "vlan_id", "parent", "link", function="count")
+    return nodes.together(nodes.chosen(of("ovnwatch_node_vlan_info")), "vlan_id", "parent", "link", function="count")
 
 
 def bonds() -> str:
@@ -63,7 +71,7 @@ WELL = Row(
             "links-down",
             "Links down",
             "Links that are meant to be up and carry nothing. Good: 0, or the few that have no cable.",
-            [Query(f"sum({nodes.joined(DOWN)}) or sum(0 * {nodes.joined(of(f'{LINK}_up'))})", "down")],
+            [Query(f"sum({nodes.chosen(f'{MEANT} > bool {UP}')})", "down")],
             unit="count",
             size=Size(4, 4),
             mappings=looks.bad_above_zero(looks.ORANGE),
@@ -118,7 +126,7 @@ WELL = Row(
             "Conntrack used, most",
             "Connections that the kernel tracks on the fullest node, of those that it can. Good: below 75 %. When it "
             "is full, new connections fail and established ones live.",
-            [Query(f"max({named(CONNTRACK, function='max')})", "used")],
+            [Query(f"max({recorded(CONNTRACK)})", "used")],
             unit="ratio",
             size=Size(4, 4),
             threshold="OvnwatchConntrackNearlyFull",
@@ -182,10 +190,8 @@ STATES = Row(
         panels.table(
             "worst-links",
             "Links, by what they lost",
-            "The twenty links that lost most packets in the range, received. Good: 0 everywhere.",
-            [
-                Column("Lost", top(named(gained(f"{LINK}_receive_dropped_total"), "link"), 20), decimals=0),
-            ],
+            "The twenty links that lost most packets in the last hour, received. Good: 0 everywhere.",
+            [Column("Lost", named(top(nodes.chosen(LOST_LAST), 20), "link"), decimals=0)],
             rows={"k8s_node": "Node", "link": "Link"},
             size=Size(8, 8),
             sort="Lost",
@@ -195,7 +201,7 @@ STATES = Row(
             "links-down-now",
             "Links that are down",
             "Links that are meant to be up and carry nothing now. Good: none, or ports without a cable.",
-            [Column("Meant to be up", named(DOWN, "link", function="max"), "state", words=looks.YES_NO)],
+            [Column("Meant to be up", named(f"{MEANT} > {UP}", "link", function="max"), "state", words=looks.YES_NO)],
             rows={"k8s_node": "Node", "link": "Link"},
             size=Size(8, 8),
             sort="Node",
@@ -204,10 +210,7 @@ STATES = Row(
             "bonds",
             "Bond members",
             "Each member of each bond, of the kernel and of OVS. Good: up all along. Empty: no bonds.",
-            Query(
-                either("ovnwatch_node_bond_member_up", "ovnwatch_ovs_bond_member_enabled", "bond", "member"),
-                "{{k8s_node}} {{bond}}: {{member}}",
-            ),
+            Query(f"{MEMBERS}{{{nodes.NODE}}}", "{{k8s_node}} {{bond}}: {{member}}"),
             size=Size(8, 8),
             mappings=looks.words(looks.UP_DOWN),
             points=2 * parts.POINTS,
@@ -218,24 +221,22 @@ STATES = Row(
             "Of bridges of the kernel: ports that are not forwarding, by bridge. Good: 0 but for moments.",
             [
                 Query(
-                    top(
-                        named(
-                            f"{of('ovnwatch_node_bridge_ports')} - {of('ovnwatch_node_bridge_ports_forwarding')}",
-                            "bridge",
-                        )
+                    leading(
+                        f"{of('ovnwatch_node_bridge_ports')} - {of('ovnwatch_node_bridge_ports_forwarding')}", "bridge"
                     ),
                     "{{k8s_node}} {{bridge}}",
                 )
             ],
             unit="count",
             size=Size(8, 8),
+            points=nodes.POINTS,
         ),
         ten(
             "conntrack",
             "Conntrack used",
             "Tracked connections as a share of the limit. Good: below 75 %, and flat. A climb without more traffic: "
             "connections that nobody closes.",
-            named(CONNTRACK, function="max"),
+            top(recorded(CONNTRACK)),
             unit="ratio",
             threshold="OvnwatchConntrackNearlyFull",
             width=8,
@@ -265,9 +266,10 @@ ADDRESSES = Row(
             key,
             title,
             description,
-            [Query(top(named(of(f"ovnwatch_node_{key}"), "family", function="max")), "{{k8s_node}} IPv{{family}}")],
+            [Query(leading(of(f"ovnwatch_node_{key}"), "family"), "{{k8s_node}} IPv{{family}}")],
             unit="count",
             size=Size(6, 7),
+            points=nodes.POINTS,
         )
         for key, title, description in (
             ("addresses", "Addresses", "Addresses of each node's links. Good: flat; egress addresses come and go."),
@@ -287,7 +289,7 @@ INVENTORY = Row(
             "links",
             "Links",
             "Links by kind, all nodes together. Good: what is expected.",
-            [Column("Links", nodes.together(nodes.joined(of(f"{LINK}_info")), "kind", function="count"))],
+            [Column("Links", nodes.together(nodes.chosen(of(f"{LINK}_info")), "kind", function="count"))],
             rows={"kind": "Kind"},
             size=Size(6, 8),
             sort="Links",

@@ -3,7 +3,7 @@
 from grafana import boards, looks, marks, nodes, panels, parts
 from grafana.boards import Row
 from grafana.grid import Size
-from grafana.nodes import gained, named, of, rate, ten, together, top
+from grafana.nodes import gained, leading, named, of, rate, recorded, ten, together, top
 from grafana.parts import Column, Query
 
 UID = "ovnwatch-ovn"
@@ -11,12 +11,24 @@ CONTROLLER = 'daemon="ovn-controller"'
 DAEMONS = 'daemon=~"ovn.*"'
 MAKES_FLOWS = 'part=~".*flow.*|northd|runtime_data"'  # others begin anew each time, and cost nothing
 CONFIG = "ovnwatch_ovn_config"
+# Recorded series, by what they tell.
 BFD = "chassis:ovnwatch_ovn_tunnel_bfd_up:min"
+FLAPS = "k8s_node:ovnwatch_ovs_bfd_flaps:rate2m"
+LAGS = "chassis:ovnwatch_ovn_chassis_lag_seconds:max"
+SNATS = "external_chassis:ovnwatch_ovn_snat_info:max"
+GATEWAYS = "gateway_chassis:ovnwatch_ovn_gateway_info:max"
+DOWN = "k8s_node:ovnwatch_ovn_tunnels:down"
+LONGEST = "daemon_stopwatch:ovnwatch_ovn_stopwatch_percentile95_seconds:max"
 
 
 def anywhere(metric: str, *labels: str, function: str = "max") -> str:
     """What the chosen nodes tell alike."""
-    return together(nodes.joined(of(metric)), *labels, function=function)
+    return together(nodes.chosen(of(metric)), *labels, function=function)
+
+
+def of_all(name: str) -> str:
+    """A recorded series that is of no node."""
+    return f'{name}{{cluster=~"$cluster"}}'
 
 
 def behind(stage: str) -> str:
@@ -26,12 +38,12 @@ def behind(stage: str) -> str:
 
 
 def anywhere_of(matchers: str) -> str:
-    return together(nodes.joined(of(CONFIG, matchers)))
+    return together(nodes.chosen(of(CONFIG, matchers)))
 
 
 def moved(what: str) -> str:
     """How often something moved in the range, as the watcher that saw most tells."""
-    return together(nodes.joined(gained(f"ovnwatch_ovn_{what}_moves_total")))
+    return together(nodes.chosen(gained(f"ovnwatch_ovn_{what}_moves_total")))
 
 
 WELL = Row(
@@ -72,12 +84,7 @@ WELL = Row(
             "tunnels-down",
             "Tunnels down",
             "Tunnels that nodes made and that are not up, each counted at either end. Good: 0.",
-            [
-                Query(
-                    f"sum({named(of('ovnwatch_ovn_tunnels'))} - {named(of('ovnwatch_ovn_tunnels_up'))})",
-                    "down",
-                )
-            ],
+            [Query(f"sum({recorded(DOWN)})", "down")],
             unit="count",
             size=Size(3, 4),
             mappings=looks.bad_above_zero(looks.VERMILION),
@@ -101,7 +108,7 @@ WELL = Row(
                 Query(f"sum({moved('snat')})", "egress"),
                 Query(f"sum({moved('gateway')})", "gateways"),
                 Query(
-                    f"sum({together(nodes.joined(gained('ovnwatch_ovn_chassis_reappearances_total')))})", "chassis back"
+                    f"sum({together(nodes.chosen(gained('ovnwatch_ovn_chassis_reappearances_total')))})", "chassis back"
                 ),
             ],
             unit="count",
@@ -128,8 +135,8 @@ LAG = Row(
             "chassis-lag",
             "Lag by chassis, the ten longest",
             "For how long each chassis has owed a configuration. Good: 0. One that climbs is a chassis whose "
-            "ovn-controller is stuck or away.",
-            [Query(top(anywhere("ovnwatch_ovn_chassis_lag_seconds", "chassis")), "{{chassis}}")],
+            "ovn-controller is stuck or away. The node chosen above has no effect.",
+            [Query(top(of_all(LAGS)), "{{chassis}}")],
             unit="seconds",
             size=Size(8, 7),
             threshold="OvnwatchChassisBehind",
@@ -141,16 +148,13 @@ LAG = Row(
             "most. Good: 0 but for moments.",
             [
                 Query(
-                    top(
-                        named(
-                            f"{of('ovnwatch_ovn_controller_ports')} - {of('ovnwatch_ovn_controller_ports_installed')}"
-                        )
-                    ),
+                    leading(f"{of('ovnwatch_ovn_controller_ports')} - {of('ovnwatch_ovn_controller_ports_installed')}"),
                     "{{k8s_node}}",
                 )
             ],
             unit="count",
             size=Size(8, 7),
+            points=nodes.POINTS,
         ),
     ],
 )
@@ -164,22 +168,24 @@ PLACES = Row(
             "Egress addresses, where they are",
             "One line for each address and chassis, while that chassis carries it. Good: one unbroken line an "
             "address, or a change where the work moved it. Addresses show as hashes unless the exporter is told to "
-            "show them.",
-            Query(
-                f"{anywhere('ovnwatch_ovn_snat_info', 'external', 'chassis')} or max by (cluster, egressip, external, "
-                'k8s_node) (ovnwatch_egressip_info{cluster=~"$cluster",k8s_node=~"$k8s_node"})',
-                "{{egressip}} {{external}} on {{chassis}}{{k8s_node}}",
-            ),
+            "show them. The node chosen above has no effect on addresses of a chassis.",
+            [
+                Query(of_all(SNATS), "{{external}} on {{chassis}}"),
+                Query(
+                    f"max by (cluster, egressip, external, k8s_node) (ovnwatch_egressip_info{{{nodes.NODE}}})",
+                    "{{egressip}} {{external}} on {{k8s_node}}",
+                ),
+            ],
             size=Size(12, 8),
             mappings=looks.words(looks.IS_SO),
-            points=parts.POINTS,
+            points=2 * parts.POINTS // 3,
         ),
         panels.state_timeline(
             "gateway-timeline",
             "Gateways, where they are",
             "One line for each gateway that can fail over, and the chassis that carries it. Good: one unbroken line. "
-            "Without a name of a chassis: nobody carries it.",
-            Query(anywhere("ovnwatch_ovn_gateway_info", "gateway", "chassis"), "{{gateway}} on {{chassis}}"),
+            "Without a name of a chassis: nobody carries it. The node chosen above has no effect.",
+            Query(of_all(GATEWAYS), "{{gateway}} on {{chassis}}"),
             size=Size(12, 8),
             mappings=looks.words(looks.IS_SO),
             points=parts.POINTS,
@@ -196,12 +202,7 @@ TUNNELS = Row(
             "Tunnels that are not up, by node",
             "The ten nodes with most. Good: 0. One node with all of its tunnels down is cut off; one tunnel on every "
             "node points at the node at their other end.",
-            [
-                Query(
-                    top(named(f"{of('ovnwatch_ovn_tunnels')} - {of('ovnwatch_ovn_tunnels_up')}")),
-                    "{{k8s_node}}",
-                )
-            ],
+            [Query(top(recorded(DOWN)), "{{k8s_node}}")],
             unit="count",
             size=Size(8, 8),
         ),
@@ -210,7 +211,7 @@ TUNNELS = Row(
             "Chassis as BFD sees them",
             "By the chassis at the other end, the worst of all nodes' tunnels to it. Good: up all along. Empty: no "
             "tunnel to it is watched by BFD.",
-            Query(f'min by (cluster, chassis) ({BFD}{{cluster=~"$cluster"}})', "{{chassis}}"),
+            Query(of_all(BFD), "{{chassis}}"),
             size=Size(8, 8),
             mappings=looks.words(looks.UP_DOWN),
             points=parts.POINTS,
@@ -218,9 +219,9 @@ TUNNELS = Row(
         panels.timeseries(
             "bfd-flaps",
             "BFD sessions that changed",
-            "Changes a second, the ten nodes with most. Good: 0. A steady rate on a node with much CPU use is often "
-            "the node being late, not the network.",
-            [Query(top(named(rate("ovnwatch_ovs_bfd_flaps_total"))), "{{k8s_node}}")],
+            "Changes a second over two minutes, the ten nodes with most. Good: 0. A steady rate on a node with much "
+            "CPU use is often the node being late, not the network.",
+            [Query(top(recorded(FLAPS)), "{{k8s_node}}")],
             unit="per second",
             size=Size(8, 8),
         ),
@@ -240,7 +241,7 @@ WORK = Row(
                 Query(
                     top(
                         together(
-                            nodes.joined(rate("ovnwatch_ovn_engine_runs_total", f'run="recompute",{MAKES_FLOWS}')),
+                            nodes.chosen(rate("ovnwatch_ovn_engine_runs_total", f'run="recompute",{MAKES_FLOWS}')),
                             "daemon",
                             "part",
                             function="sum",
@@ -251,20 +252,14 @@ WORK = Row(
             ],
             unit="per second",
             size=Size(8, 8),
+            points=nodes.POINTS,
         ),
         panels.timeseries(
             "stopwatches",
             "What takes longest",
             "Of what the daemons take the time of, the ten longest: what 95 of 100 times stay below, as they estimate "
-            "it, of the slowest node. Good: below a second.",
-            [
-                Query(
-                    top(
-                        together(nodes.joined(of("ovnwatch_ovn_stopwatch_percentile95_seconds")), "daemon", "stopwatch")
-                    ),
-                    "{{daemon}} {{stopwatch}}",
-                )
-            ],
+            "it, of the slowest node. Good: below a second. The node chosen above has no effect.",
+            [Query(top(of_all(LONGEST)), "{{daemon}} {{stopwatch}}")],
             unit="seconds",
             size=Size(8, 8),
         ),
@@ -275,20 +270,22 @@ WORK = Row(
             "with those that concern its node.",
             [
                 Query(
-                    top(named(rate("ovnwatch_node_daemon_cpu_seconds_total", DAEMONS), "daemon")),
+                    leading(rate("ovnwatch_node_daemon_cpu_seconds_total", DAEMONS), "daemon"),
                     "{{k8s_node}} {{daemon}}",
                 )
             ],
             unit="ratio",
             size=Size(8, 8),
+            points=nodes.POINTS,
         ),
         panels.state_timeline(
             "northd",
             "ovn-northd",
             "Which state each node's ovn-northd was in. Good: one is active at any time, the others stand by.",
-            Query(f"{named(of('ovnwatch_ovn_northd_state'), 'state', function='max')} == 1", "{{k8s_node}}: {{state}}"),
+            Query(named(f"{of('ovnwatch_ovn_northd_state')} == 1", "state", function="max"), "{{k8s_node}}: {{state}}"),
             size=Size(8, 7),
             mappings=looks.words(looks.IS_SO),
+            points=parts.POINTS,
         ),
         panels.state_timeline(
             "roles",
@@ -296,19 +293,21 @@ WORK = Row(
             "Which node's server led which database's cluster. Good: one unbroken line for each database. A database "
             "that is no cluster has none.",
             Query(
-                f"{named(of('ovnwatch_ovn_raft_role'), 'database', 'role', function='max')} == 1",
+                named(f"{of('ovnwatch_ovn_raft_role')} == 1", "database", "role", function="max"),
                 "{{k8s_node}} {{database}}: {{role}}",
             ),
             size=Size(8, 7),
             mappings=looks.words(looks.IS_SO),
+            points=parts.POINTS,
         ),
         ten(
             "memory-controller",
             "Memory of ovn-controller",
             "Resident memory, the ten nodes with most. Good: flat. It grows with what the databases hold.",
-            named(of("ovnwatch_node_daemon_resident_memory_bytes", CONTROLLER)),
+            leading(of("ovnwatch_node_daemon_resident_memory_bytes", CONTROLLER)),
             unit="bytes",
             width=8,
+            points=nodes.POINTS,
         ),
     ],
 )
@@ -377,7 +376,7 @@ CLUSTERS = Row(
             [
                 Query(
                     together(
-                        nodes.joined(of("ovnwatch_ovn_raft_peer_heard_seconds")),
+                        nodes.chosen(of("ovnwatch_ovn_raft_peer_heard_seconds")),
                         "database",
                         "member_address",
                         function="min",
@@ -411,6 +410,7 @@ CONTENT = Row(
             [Query(top(anywhere("ovnwatch_ovn_rows", "database", "table")), "{{database}} {{table}}")],
             unit="count",
             size=Size(8, 7),
+            points=nodes.POINTS,
         ),
         panels.timeseries(
             "balancers",

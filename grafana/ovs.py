@@ -3,13 +3,13 @@
 from grafana import boards, looks, marks, nodes, panels, parts
 from grafana.boards import Row
 from grafana.grid import Size
-from grafana.nodes import gained, named, of, rate, recorded, ten, top
+from grafana.nodes import gained, leading, named, of, rate, recorded, ten, top
 from grafana.parts import Column, Query
 
 UID = "ovnwatch-ovs"
 DAEMONS = 'daemon=~"ovs.*"'
 EVENTS = "ovnwatch_ovs_coverage_events_total"
-EACH_SECOND = f"rate({of(EVENTS)}[$__range])"
+EACH_SECOND = f"rate({of(EVENTS)}[15m])"
 STARTED = nodes.started(DAEMONS)
 
 
@@ -22,30 +22,27 @@ RULES_INSIDE = "k8s_node_bridge:ovnwatch_ovs_integration_rules:max"
 RULES_OUTSIDE = "k8s_node_bridge:ovnwatch_ovs_external_rules:max"
 OVERFLOWED = "k8s_node:ovnwatch_ovs_messages_overflowed:increase15m"
 DISCARDED = "k8s_node:ovnwatch_ovs_messages_discarded:increase15m"
+DUMP = "k8s_node_datapath:ovnwatch_ovs_upcall_dump_seconds:max"
+LINK_RESETS = "k8s_node:ovnwatch_ovs_interface_link_resets:rate2m"
+PMD_BUSY = "k8s_node_core:ovnwatch_ovs_pmd_busy:ratio2m"
 LOST = "k8s_node_datapath:ovnwatch_ovs_lookups_lost:increase15m"
 LIMIT_HITS = "k8s_node:ovnwatch_ovs_flow_limit_hits:increase15m"
 LIMIT_KILLS = "k8s_node:ovnwatch_ovs_flow_limit_kills:increase15m"
 
 
-def of_limit(flows: str, limit: str) -> str:
-    """The share of the flow limit that is used."""
-    return named(f"{flows} / {limit}", function="max")
-
-
-LIMIT = of("ovnwatch_ovs_upcall_flow_limit")
+LIMIT_USED = f"{of('ovnwatch_ovs_upcall_flows')} / {of('ovnwatch_ovs_upcall_flow_limit')}"
 VSWITCHD = 'daemon="ovs-vswitchd"'
 FILES = f"{of('ovnwatch_node_daemon_open_files', VSWITCHD)} / {of('ovnwatch_node_daemon_open_files_limit', VSWITCHD)}"
-BUSY = f"{rate('ovnwatch_ovs_pmd_busy_iterations_total')} / {rate('ovnwatch_ovs_pmd_iterations_total')}"
 
 
 def of_kind(what: str) -> str:
     """What the interfaces of each kind gain a second, all nodes together."""
-    return nodes.together(nodes.joined(rate(f"ovnwatch_ovs_kind_{what}_total")), "kind", function="sum")
+    return nodes.together(nodes.chosen(rate(f"ovnwatch_ovs_kind_{what}_total")), "kind", function="sum")
 
 
 def kept() -> str:
     """The ten kinds of objects that ovs-vswitchd keeps most of."""
-    return top(nodes.together(nodes.joined(of("ovnwatch_ovs_memory_items", VSWITCHD)), "item", function="sum"))
+    return top(nodes.together(nodes.chosen(of("ovnwatch_ovs_memory_items", VSWITCHD)), "item", function="sum"))
 
 
 WELL = Row(
@@ -71,7 +68,7 @@ WELL = Row(
             "Daemons restarted",
             "ovs-vswitchd and ovsdb-server that were started within the range. Good: 0, or as many as the work was to "
             "restart. Marks in the graphs say when.",
-            [Query(f"sum({nodes.joined(STARTED)})", "restarted")],
+            [Query(f"sum({nodes.chosen(STARTED)})", "restarted")],
             unit="count",
             size=Size(5, 4),
             mappings=looks.bad_above_zero(looks.BLUE),
@@ -81,7 +78,7 @@ WELL = Row(
             "Packets lost on their way up",
             "Packets of unknown flows in the range that ovs-vswitchd had no room for. Good: 0. More: first packets of "
             "connections were lost, and clients waited a second for the next.",
-            [Query(f"sum({nodes.joined(gained('ovnwatch_ovs_datapath_lookups_lost_total'))})", "lost")],
+            [Query(f"sum({nodes.chosen(gained('ovnwatch_ovs_datapath_lookups_lost_total'))})", "lost")],
             unit="count",
             size=Size(5, 4),
             mappings=looks.bad_above_zero(looks.ORANGE),
@@ -92,7 +89,7 @@ WELL = Row(
             "Flow limit used, most",
             "Flows of the node that is nearest to the limit that its revalidators allow now. Good: below 80 %. At 100 "
             "% flows are thrown out, and packets go through ovs-vswitchd.",
-            [Query(f"max({of_limit(of('ovnwatch_ovs_upcall_flows'), LIMIT)})", "used")],
+            [Query(f"max({nodes.chosen(LIMIT_USED)})", "used")],
             unit="ratio",
             size=Size(5, 4),
             decimals=1,
@@ -119,7 +116,7 @@ COST = Row(
             "CPU of ovs-vswitchd",
             "Share of one core; it has many threads and may use several. Good: flat, and alike on all nodes. It "
             "climbs while flows are set up.",
-            recorded(CPUS["ovs-vswitchd"]),
+            top(recorded(CPUS["ovs-vswitchd"])),
             unit="ratio",
             threshold="OvnwatchOvsCpuHigh",
         ),
@@ -127,7 +124,7 @@ COST = Row(
             "cpu-ovsdb",
             "CPU of ovsdb-server",
             "Share of one core. Good: near 0. It works when ports come and go.",
-            recorded(CPUS["ovsdb-server"]),
+            top(recorded(CPUS["ovsdb-server"])),
             unit="ratio",
             threshold="OvnwatchOvsdbCpuHigh",
         ),
@@ -135,7 +132,7 @@ COST = Row(
             "memory-vswitchd",
             "Memory of ovs-vswitchd",
             "Resident memory. Good: flat. It grows with flows and rules, and does not shrink at once when they go.",
-            recorded(MEMORY, 'daemon="ovs-vswitchd"'),
+            top(recorded(MEMORY, 'daemon="ovs-vswitchd"')),
             unit="bytes",
             threshold="OvnwatchOvsMemoryHigh",
         ),
@@ -143,7 +140,7 @@ COST = Row(
             "memory-ovsdb",
             "Memory of ovsdb-server",
             "Resident memory of the server of each node's own database. Good: flat.",
-            recorded(MEMORY, 'daemon="ovsdb-server"'),
+            top(recorded(MEMORY, 'daemon="ovsdb-server"')),
             unit="bytes",
             threshold="OvnwatchOvsMemoryHigh",
         ),
@@ -159,7 +156,7 @@ TABLES = Row(
             "Flows in the datapath",
             "What is known of the traffic of the moment. Good: as it was before, for the same traffic. A drop to "
             "nearly 0 is a restart or a change of all flows.",
-            recorded(FLOWS),
+            top(recorded(FLOWS)),
             unit="count",
             threshold="OvnwatchDatapathFlowsHigh",
         ),
@@ -168,7 +165,7 @@ TABLES = Row(
             "OpenFlow rules of br-int",
             "What ovn-controller wrote. Good: as it was before the work, for the same policies and services. A drop "
             "to 0 while ovs-vswitchd restarts ends when ovn-controller has written all of it again.",
-            recorded(RULES_INSIDE),
+            top(recorded(RULES_INSIDE)),
             unit="count",
             threshold="OvnwatchIntegrationBridgeRulesHigh",
         ),
@@ -176,7 +173,7 @@ TABLES = Row(
             "rules-others",
             "OpenFlow rules of external bridges",
             "Good: flat; they change when nodes, egress addresses or external Services do.",
-            recorded(RULES_OUTSIDE),
+            top(recorded(RULES_OUTSIDE)),
             unit="count",
             threshold="OvnwatchExternalBridgeRulesHigh",
         ),
@@ -185,8 +182,9 @@ TABLES = Row(
             "Share of the flow limit",
             "Flows against what revalidators allow now; that shrinks when reading the flows takes over 1.3 s. Good: "
             "below 80 %, and no jump without more traffic.",
-            of_limit(of("ovnwatch_ovs_upcall_flows"), LIMIT),
+            leading(LIMIT_USED),
             unit="ratio",
+            points=nodes.POINTS,
         ),
     ],
 )
@@ -200,14 +198,15 @@ UPCALLS = Row(
             "Upcalls",
             "Packets a second whose flow was not in the datapath. Good: low and flat. A peak follows each restart and "
             "each change of all flows.",
-            named(rate("ovnwatch_ovs_datapath_lookups_missed_total")),
+            leading(rate("ovnwatch_ovs_datapath_lookups_missed_total"), function="sum"),
             unit="per second",
+            points=nodes.POINTS,
         ),
         ten(
             "lost",
             "Packets lost on their way up, by node",
             "Upcalls in the last fifteen minutes that ovs-vswitchd had no room for. Good: 0.",
-            recorded(LOST),
+            top(recorded(LOST)),
             unit="count",
             threshold="OvnwatchUpcallsLost",
         ),
@@ -218,19 +217,20 @@ UPCALLS = Row(
             "the work. Some drops are the rules' own: what a policy forbids is dropped by an action.",
             [
                 Query(
-                    top(nodes.together(nodes.joined(rate("ovnwatch_ovs_drops_total")), "reason", function="sum")),
+                    top(nodes.together(nodes.chosen(rate("ovnwatch_ovs_drops_total")), "reason", function="sum")),
                     "{{reason}}",
                 )
             ],
             unit="per second",
             size=Size(6, 7),
             style="stacked",
+            points=nodes.POINTS,
         ),
         ten(
             "dump",
             "Time to read all flows",
             "Of the last dump by revalidators. Good: far below 1 s; from 1.3 s on the flow limit shrinks.",
-            named(of("ovnwatch_ovs_upcall_dump_seconds"), function="max"),
+            top(recorded(DUMP)),
             unit="seconds",
             threshold="OvnwatchRevalidationSlow",
         ),
@@ -239,15 +239,16 @@ UPCALLS = Row(
             "Connections opened",
             "Attempts of ovs-vswitchd a second to open a connection, to its database or a controller. Good: 0, but "
             "for starts. A steady rate: something cannot be reached.",
-            named(rate(EVENTS, 'event="stream_open"')),
+            leading(rate(EVENTS, 'event="stream_open"')),
             unit="per second",
             width=8,
+            points=nodes.POINTS,
         ),
         ten(
             "rconn-overflow",
             "OpenFlow messages dropped",
             "Messages in the last fifteen minutes that were dropped because the other side read too slowly. Good: 0.",
-            recorded(OVERFLOWED),
+            top(recorded(OVERFLOWED)),
             unit="count",
             threshold="OvnwatchOvsMessagesOverflowed",
             width=8,
@@ -256,7 +257,7 @@ UPCALLS = Row(
             "rconn-discarded",
             "OpenFlow messages discarded",
             "Messages in the last fifteen minutes that were thrown away with a lost connection. Good: 0.",
-            recorded(DISCARDED),
+            top(recorded(DISCARDED)),
             unit="count",
             threshold="OvnwatchOvsMessagesDiscarded",
             width=8,
@@ -313,6 +314,7 @@ INTERFACES = Row(
             [Query(of_kind("receive_bytes"), "{{kind}}")],
             unit="byte rate",
             size=Size(8, 7),
+            points=nodes.POINTS,
         ),
         panels.timeseries(
             "interface-drops",
@@ -325,6 +327,7 @@ INTERFACES = Row(
             ],
             unit="per second",
             size=Size(8, 7),
+            points=nodes.POINTS,
         ),
         panels.timeseries(
             "interface-errors",
@@ -336,12 +339,13 @@ INTERFACES = Row(
             ],
             unit="per second",
             size=Size(8, 7),
+            points=nodes.POINTS,
         ),
         panels.timeseries(
             "link-resets",
             "Interfaces that changed their state",
-            "Changes a second, by node. Good: 0 but when ports come and go.",
-            [Query(top(named(rate("ovnwatch_ovs_interface_link_resets_total"))), "{{k8s_node}}")],
+            "Changes a second over two minutes, by node. Good: 0 but when ports come and go.",
+            [Query(top(recorded(LINK_RESETS)), "{{k8s_node}}")],
             unit="per second",
             size=Size(8, 7),
         ),
@@ -359,9 +363,10 @@ INTERFACES = Row(
             "Interfaces by kind",
             "All nodes together. Good: as many as there are pods, tunnels and links; those of geneve are tunnels to "
             "other nodes.",
-            [Query(nodes.together(nodes.joined(of("ovnwatch_ovs_interfaces")), "kind", function="sum"), "{{kind}}")],
+            [Query(nodes.together(nodes.chosen(of("ovnwatch_ovs_interfaces")), "kind", function="sum"), "{{kind}}")],
             unit="count",
             size=Size(8, 7),
+            points=nodes.POINTS,
         ),
     ],
     collapsed=True,
@@ -375,18 +380,19 @@ INSIDE = Row(
             "hits",
             "Packets whose flow was known",
             "Lookups a second that the datapath answered itself, by node. Good: nearly all; see upcalls beside.",
-            [Query(top(named(rate("ovnwatch_ovs_datapath_lookups_hit_total"))), "{{k8s_node}}")],
+            [Query(leading(rate("ovnwatch_ovs_datapath_lookups_hit_total"), function="sum"), "{{k8s_node}}")],
             unit="per second",
             size=Size(8, 7),
+            points=nodes.POINTS,
         ),
         panels.table(
             "events",
             "What it does most",
-            "The ten events that ovs-vswitchd counted most often in the range, all nodes together, by its own names: "
-            "how many a second. Good: as before the work.",
+            "The ten events that ovs-vswitchd counted most often in the last fifteen minutes, all nodes together, by "
+            "its own names: how many a second. Good: as before the work.",
             [
                 Column(
-                    "Each second", top(nodes.together(nodes.joined(EACH_SECOND), "event", function="sum")), decimals=1
+                    "Each second", top(nodes.together(nodes.chosen(EACH_SECOND), "event", function="sum")), decimals=1
                 )
             ],
             rows={"event": "Event"},
@@ -413,32 +419,35 @@ INSIDE = Row(
             [Query(kept(), "{{item}}")],
             unit="count",
             size=Size(8, 7),
+            points=nodes.POINTS,
         ),
         panels.timeseries(
             "threads",
             "Revalidators and handlers",
             "Threads that keep flows fresh, and that handle upcalls. Good: the same on nodes of the same size.",
             [
-                Query(top(named(of("ovnwatch_ovs_revalidators"), function="max")), "{{k8s_node}} revalidators"),
-                Query(top(named(of("ovnwatch_ovs_handlers"), function="max")), "{{k8s_node}} handlers"),
+                Query(leading(of("ovnwatch_ovs_revalidators")), "{{k8s_node}} revalidators"),
+                Query(leading(of("ovnwatch_ovs_handlers")), "{{k8s_node}} handlers"),
             ],
             unit="count",
             size=Size(8, 7),
+            points=nodes.POINTS,
         ),
         panels.timeseries(
             "files",
             "Open files",
             "File descriptors of ovs-vswitchd as a share of what it may open. Good: below 50 %, and flat.",
-            [Query(top(named(FILES, function="max")), "{{k8s_node}}")],
+            [Query(leading(FILES), "{{k8s_node}}")],
             unit="ratio",
             size=Size(8, 7),
+            points=nodes.POINTS,
         ),
         panels.timeseries(
             "pmd",
             "Polling threads, busy share",
-            "Of a userspace datapath: rounds in which there was a packet. Good: below 80 %. Nothing is shown for a "
-            "datapath of the kernel.",
-            [Query(top(named(BUSY, "core", function="max")), "{{k8s_node}} core {{core}}")],
+            "Of a userspace datapath: rounds in which there was a packet, over two minutes, of each node's eight "
+            "busiest threads. Good: below 80 %. Nothing is shown for a datapath of the kernel.",
+            [Query(nodes.busiest(PMD_BUSY, "core"), "{{k8s_node}} core {{core}}")],
             unit="ratio",
             size=Size(8, 7),
         ),
@@ -447,9 +456,10 @@ INSIDE = Row(
             "Masks in the datapath",
             "Tables that a packet may have to be looked up in, of the kernel's datapath. Good: some dozens. More make "
             "each lookup slower.",
-            [Query(top(named(of("ovnwatch_ovs_datapath_masks"), function="max")), "{{k8s_node}}")],
+            [Query(leading(of("ovnwatch_ovs_datapath_masks")), "{{k8s_node}}")],
             unit="count",
             size=Size(8, 7),
+            points=nodes.POINTS,
         ),
         panels.table(
             "versions",
@@ -459,7 +469,7 @@ INSIDE = Row(
                 Column(
                     "Nodes",
                     nodes.together(
-                        nodes.joined(of("ovnwatch_node_daemon_info", DAEMONS)), "daemon", "version", function="count"
+                        nodes.chosen(of("ovnwatch_node_daemon_info", DAEMONS)), "daemon", "version", function="count"
                     ),
                 )
             ],

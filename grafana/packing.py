@@ -18,8 +18,10 @@ Boards = Mapping[str, Board]  # by the names of their files
 FOLDER = "ovnwatch"
 MOUNTED = "/var/lib/grafana/dashboards/ovnwatch"
 CONSOLE_NAMESPACE = "openshift-config-managed"
-# An expression each of whose series is of one cluster, by its outermost aggregation.
-BY_CLUSTER = re.compile(r"(?:\d+ \* |(?:top|bottom)k\(\d+, |histogram_quantile\([\d.]+, )*\w+ by \(cluster\b")
+# An expression each of whose series is of one cluster, by its outermost aggregation, or as rules recorded it.
+BY_CLUSTER = re.compile(
+    r"(?:\d+ \* |(?:top|bottom)k\(\d+, |histogram_quantile\([\d.]+, )*(?:\w+ by \(cluster\b|\w+:ovnwatch_\w+:\w+\{)"
+)
 NAMES = {"app.kubernetes.io/name": "ovnwatch", "app.kubernetes.io/component": "dashboards"}
 
 

@@ -460,8 +460,9 @@ def test_counters_are_read_as_counters_and_gauges_are_not(query: Asked) -> None:
     expr = re.sub(r"\{[^}]*\}", "", query.target["expr"])
     steps = r"\((ovnwatch_\w+) - last_over_time\(\1\[15m\] offset \$__interval\) >= 0\)"
     read = re.sub(steps, "", expr)
-    # Subqueries look at a rate of two minutes each minute, and at whose turn it was each half; a gate a little back.
-    ranges = {"$__rate_interval", "$__range", "1m", "2m", "15m", "$__range:1m", "$__range:30s"}
+    # Subqueries look at a rate of two minutes each minute, and at whose turn it was each half; a gate a little back;
+    # what all events and links of all nodes gained is asked of the last time alone.
+    ranges = {"$__rate_interval", "$__range", "1m", "2m", "15m", "1h", "$__range:1m", "$__range:30s"}
     assert set(re.findall(r"\[(.*?)\]", read)) <= ranges
     counted = re.findall(r"\b(?:rate|increase)\((\w+)\[", read)
     counters = {name for name in catalog.metrics_in(read) if is_counter(name)}
