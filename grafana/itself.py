@@ -220,20 +220,15 @@ PEERS = Row(
             mappings=looks.words(looks.YES_NO),
             points=parts.POINTS,
         ),
-        panels.timeseries(
+        panels.table(
             "clocks",
             "Clocks of peers, the ten farthest off",
-            "How far a peer's clock is from its prober's, in either direction. Good: below 0.1 s. Where it is more, "
-            "times of different exporters do not fit together; lengths of outages are right all the same.",
-            [
-                Query(
-                    top(f"max by (cluster, source, target) (abs({top(OFFSETS)} or bottomk(10, {OFFSETS})))"),
-                    "{{target}} by {{source}}",
-                )
-            ],
-            unit="seconds",
+            "How far a peer's clock is from its prober's now, in either direction. Good: below 0.1 s. Where it is "
+            "more, times of different exporters do not fit together; lengths of outages are right all the same.",
+            [Column("Off", top(f"max by (cluster, source, target) (abs({OFFSETS}))"), "seconds")],
+            rows={"target": "Peer", "source": "From"},
             size=Size(8, 8),
-            points=parts.POINTS // 3,  # clocks drift slowly
+            sort="Off",
         ),
         panels.timeseries(
             "look-failures",

@@ -22,6 +22,7 @@ LOOK = 30  # seconds between two looks at what was recorded
 ERRORS = {"receive_errors": "received", "transmit_errors": "sent"}
 MEANT, UP = of(f"{LINK}_admin_up"), of(f"{LINK}_up")
 CONNTRACK = "k8s_node:ovnwatch_node_conntrack_entries:ratio"
+BLOCKED = "k8s_node_bridge:ovnwatch_node_bridge_ports:blocked"
 MEMBERS = "k8s_node_bond_member:ovnwatch_node_bond_member_up:max"
 
 
@@ -219,17 +220,9 @@ STATES = Row(
             "bridges",
             "Bridge ports that do not forward",
             "Of bridges of the kernel: ports that are not forwarding, by bridge. Good: 0 but for moments.",
-            [
-                Query(
-                    leading(
-                        f"{of('ovnwatch_node_bridge_ports')} - {of('ovnwatch_node_bridge_ports_forwarding')}", "bridge"
-                    ),
-                    "{{k8s_node}} {{bridge}}",
-                )
-            ],
+            [Query(nodes.busiest(BLOCKED, "bridge"), "{{k8s_node}} {{bridge}}")],
             unit="count",
             size=Size(8, 8),
-            points=nodes.POINTS,
         ),
         ten(
             "conntrack",
