@@ -18,13 +18,9 @@ demo: .venv/.ready ## interrupt three peers on this machine and see it measured,
 lab-demo: .venv/.ready ## as root: a migration to a real OVN on this machine, and the report of it
 	.venv/bin/ovnwatch lab demo $(ARGS)
 
-test: .venv/.ready ## all tests: one alone, then those that break networks, and beside them, yielding to them, the rest
-	@mkdir -p build; \
-	$(PYTEST) -m alone $(ARGS); alone=$$?; \
-	nice -n 10 $(PYTEST) -n 3 --dist loadgroup -m "not needs_root or beside" $(ARGS) >build/tests.log 2>&1 & rest=$$!; \
-	trap 'kill $$rest; wait $$rest; exit 130' INT TERM; \
-	$(PYTEST) -m "needs_root and not beside and not alone" $(ARGS); broken=$$?; \
-	wait $$rest; rest=$$?; cat build/tests.log; [ $$alone$$broken$$rest = 000 ]
+test: .venv/.ready ## all tests: first the rest on three workers, then, one by one, those that break networks and measure it
+	$(PYTEST) -n 3 --dist loadgroup -m "not needs_root or beside" $(ARGS); first=$$?; \
+	$(PYTEST) -m "needs_root and not beside" $(ARGS) && exit $$first
 
 quick: .venv/.ready ## the tests that need neither root, nor a system package, nor patience
 	$(PYTEST) -q -n 2 --hypothesis-profile=quick -m "not slow and not needs_root and not system" $(ARGS)

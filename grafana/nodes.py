@@ -53,11 +53,6 @@ def gained(metric: str, matchers: str = "") -> str:
     return f"increase({of(metric, matchers)}[$__range])"
 
 
-def most(metric: str, matchers: str = "") -> str:
-    """The greatest value that a gauge had in the range."""
-    return f"max_over_time({of(metric, matchers)}[$__range])"
-
-
 def named(expr: str, *labels: str, function: str = "sum") -> str:
     """One value a node, and for each set of values of further labels."""
     return f"{function} by ({', '.join(('cluster', 'k8s_node', *labels))}) ({joined(expr)})"

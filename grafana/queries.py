@@ -157,11 +157,6 @@ def share(what: str, labels: str) -> str:
     return f"max by (cluster, {labels}) (target_path_protocol:ovnwatch_{what}_seconds:rate2m{ENDS})"
 
 
-def quantile(part: float, metric: str, labels: str, selector: str) -> str:
-    """A quantile of a histogram by these labels."""
-    return f"histogram_quantile({part}, sum by ({labels}, le) (rate({metric}_bucket{selector}[$__rate_interval])))"
-
-
 def round_trip(part: float, labels: str, ago: str = "") -> str:
     """A quantile of all sources' round trips by these labels, from what rules recorded; `ago`: an offset."""
     return f"histogram_quantile({part}, sum by ({labels}, le) ({ROUND_TRIPS}{ago}))"

@@ -22,7 +22,7 @@ INJECTIONS = int(os.environ.get("OVNWATCH_INJECTIONS", "20"))  # of each fault
 ASKED = 0.25  # of the rows, so many at least must be worth judging
 TIMES: dict[str, Times] = {each: Times(INTERVALS[each], prompt(INTERVALS[each])) for each in PROTOCOLS}
 
-pytestmark = [pytest.mark.needs_root, pytest.mark.slow, pytest.mark.alone]
+pytestmark = [pytest.mark.needs_root, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
