@@ -9,6 +9,7 @@ A grid is filed once: T is a whole number of milliseconds, so that after T (or f
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from math import ceil
@@ -41,7 +42,7 @@ def serve(first: float, interval: float, number: int, now: float) -> tuple[float
     lag = now - (first + number * interval)
     if 0 <= lag < interval:
         return lag, 0
-    return lag, int(lag / interval) if lag > 0 else -(lag < -EXACT * SLOT)
+    return max(lag, 0.0), int(lag / interval) if lag > 0 else -(lag < -EXACT * SLOT)
 
 
 class Wheel:
@@ -50,23 +51,16 @@ class Wheel:
     __slots__ = ("_reached", "_rings", "_slots")
 
     def __init__(self, now: float) -> None:
-        self._slots: dict[int, list[Call]] = {}
+        self._slots: defaultdict[int, list[Call]] = defaultdict(list)
         self._rings: dict[int, dict[int, list[Call]]] = {}  # by length; slot modulo length -> calls
         self._reached = int(now * PER_SECOND)
 
     def at(self, when: float, call: Call) -> None:
         """File `call(now)` for the first slot that begins at or after `when` (at the earliest the next one)."""
-        exact = when * PER_SECOND
-        slot = int(exact)
-        if slot < exact:
-            slot += 1
+        slot = ceil(when * PER_SECOND)
         if slot <= self._reached:
             slot = self._reached + 1
-        waiting = self._slots.get(slot)
-        if waiting is None:
-            self._slots[slot] = [call]
-        else:
-            waiting.append(call)
+        self._slots[slot].append(call)
 
     def every(self, first: float, interval: float, call: Call) -> None:
         """File `call(now)` for `first` and each `interval` (seconds, in whole milliseconds) after it, for good.

@@ -114,7 +114,7 @@ class Stats:
     _ends: tuple[str, str, Labels] | None = None
 
     def scheduled(self, lag: float, missed: int) -> None:
-        self.record.lag.observe(max(lag, 0.0))
+        self.record.lag.observe(lag)
         if missed:
             self.record.skipped["late"] += missed
             self._missed += missed
