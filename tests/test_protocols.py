@@ -375,6 +375,32 @@ def test_ws_handshake_and_answers_cut_anywhere(step: int) -> None:
     assert outcome(exchange, data, step) == ([1, 2, 3], "closed")
 
 
+def sized(length: int) -> bytes:
+    """An answer to number 7 of so many bytes."""
+    start = b'ovnwatch/1 {"seq": 7, "pad": "'
+    return start + b"." * (length - len(start) - 2) + b'"}'
+
+
+@pytest.mark.parametrize("length", [119, 125, 126, 127, 128, 129, 300, 4096])
+def test_ws_reads_a_text_whichever_way_its_size_is_written(length: int) -> None:
+    """In one byte, in the two after it or in eight, which a peer may do for a short text, too."""
+    text = sized(length)
+    sizes = [b"\x7e" + length.to_bytes(2), b"\x7f" + length.to_bytes(8)]
+    if length < 126:
+        sizes.append(bytes([length]))
+    for size in sizes:
+        whole = b"\x81" + size + text
+        assert opened().feed(whole) == [Reply(7, {})]
+        assert opened().feed(whole + whole[:5]) == [Reply(7, {})]
+
+
+def test_ws_a_text_that_is_not_ours_answers_nothing() -> None:
+    exchange = opened()
+    assert exchange.feed(frame(b"")) == []
+    assert exchange.feed(frame(b"hello")) == []
+    assert exchange.feed(frame(our_line())) == [Reply(7, PEER)]
+
+
 def test_ws_pings_a_server_that_is_no_ovnwatch_and_answers_its_pings() -> None:
     exchange = opened("Server: other")
     ping = exchange.heartbeat(1234, big=True)
