@@ -13,7 +13,6 @@ import select
 import socket
 import ssl
 import sys
-from collections.abc import Callable
 from time import monotonic
 from typing import Any, Protocol
 
@@ -62,15 +61,16 @@ class Poller:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._epoll = select.epoll()
-        self._handlers: dict[int, tuple[int, Callable[[int], None]]] = {}
-        self._round = 0
+        self._watched: dict[int, Connection] = {}
+        self._new: set[int] = set()  # watched since the last pass began
         loop.add_reader(self._epoll.fileno(), self.drain)
 
     def __len__(self) -> int:
-        return len(self._handlers)
+        return len(self._watched)
 
-    def watch(self, fd: int, events: int, handler: Callable[[int], None]) -> None:
-        self._handlers[fd] = (self._round, handler)
+    def watch(self, fd: int, events: int, conn: Connection) -> None:
+        self._watched[fd] = conn
+        self._new.add(fd)
         self._epoll.register(fd, events)
 
     def change(self, fd: int, events: int) -> None:
@@ -78,19 +78,19 @@ class Poller:
 
     def forget(self, fd: int) -> None:
         """`fd` is about to be closed, which takes it out of the set."""
-        del self._handlers[fd]
+        del self._watched[fd]
 
     def drain(self) -> None:
         """Handle every socket that is ready now. Bounded: one pass over at most all of them."""
-        if not self._handlers:
+        watched, new = self._watched, self._new
+        if not watched:
             return
-        ready = self._epoll.poll(0, len(self._handlers))
-        self._round += 1
-        for fd, events in ready:
-            known = self._handlers.get(fd)
+        new.clear()
+        for fd, events in self._epoll.poll(0, len(watched)):
+            conn = watched.get(fd)
             # A descriptor closed and opened again within this pass has an event of its former owner's.
-            if known is not None and known[0] < self._round:
-                known[1](events)
+            if conn is not None and fd not in new:
+                conn.on_ready(events)
 
     def close(self) -> None:
         self._loop.remove_reader(self._epoll.fileno())
@@ -156,7 +156,7 @@ class Connection:
             raise LocalError(LOCAL_ERRNO[code])
         if code not in {0, errno.EINPROGRESS}:
             self._failure = CAUSE_OF_ERRNO.get(code, "other")  # told at the next pass: a socket in this state is ready
-        poller.watch(self._sock.fileno(), WRITE, self._ready)
+        poller.watch(self._sock.fileno(), WRITE, self)
 
     @property
     def open(self) -> bool:
@@ -194,7 +194,11 @@ class Connection:
             self.close()
             self._owner.ended(self, cause)
 
-    def _ready(self, events: int) -> None:
+    def on_ready(self, events: int) -> None:
+        """Its socket is ready for these; the poller calls."""
+        if events == READ and self.connected:  # as nearly always
+            self._read()
+            return
         assert self._sock is not None
         if not self.connected:
             self._handshaken()

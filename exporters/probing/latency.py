@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 
 # Half octaves of microseconds: bucket 2n holds [2^n, 1.5 * 2^n), bucket 2n + 1 the rest up to 2^(n + 1).
 BUCKETS = 48
+
+
+def _edge(index: int) -> float:
+    """The upper one of a bucket, in seconds."""
+    return (1.5 if index % 2 == 0 else 2.0) * 2.0 ** (index // 2) / 1e6
+
+
+EDGES = tuple(_edge(index) for index in range(BUCKETS - 1))
 ROLL = 2048  # answers after which all counts are halved
 SURE = 1000  # answers from which a 99.9th percentile means something
 FEW = 20  # answers from which a path may be called slow
@@ -22,9 +31,7 @@ class Latency:
         self.total = 0
 
     def add(self, seconds: float) -> None:
-        micros = int(seconds * 1e6) | 2
-        octave = micros.bit_length() - 1
-        self._counts[min(2 * octave + (micros >> (octave - 1) & 1), BUCKETS - 1)] += 1
+        self._counts[bisect_right(EDGES, seconds)] += 1
         self.total += 1
         if seconds > self._largest and self.total < SURE:
             self._largest = seconds
@@ -39,7 +46,7 @@ class Latency:
         for index, count in enumerate(self._counts):
             seen += count
             if count and seen >= wanted:
-                return (1.5 if index % 2 == 0 else 2.0) * 2.0 ** (index // 2) / 1e6
+                return _edge(index)
         return 0.0
 
     def ceiling(self, prompt: float) -> float:

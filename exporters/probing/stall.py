@@ -10,6 +10,7 @@ Short ones pile up (`Pile`): of half a minute their sum is told, where it is mor
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 from typing import NamedTuple
 
 GAP = 0.012
@@ -23,11 +24,12 @@ MOVES = 8  # of one verdict: sockets are read after each stall, and who has too 
 class Stalls:
     """The stalls of this process, from the ticks it is told of. Times are monotonic seconds."""
 
-    __slots__ = ("_recent", "last", "seconds")
+    __slots__ = ("_ended", "_recent", "last", "seconds")
 
     def __init__(self, now: float) -> None:
         self.last = now  # tick
         self._recent: deque[tuple[float, float]] = deque()
+        self._ended = -inf  # the newest of them
         self.seconds = 0.0
 
     def tick(self, now: float) -> float:
@@ -37,6 +39,7 @@ class Stalls:
         if gap <= GAP:
             return 0.0
         self._recent.append((last, now))
+        self._ended = now
         self.seconds += gap
         while self._recent[0][1] < now - REMEMBER:
             self._recent.popleft()
@@ -60,6 +63,8 @@ class Stalls:
 
     def overlap(self, begin: float, end: float) -> bool:
         """Was any of [begin, end] within a stall?"""
+        if begin >= self._ended:  # as nearly always
+            return False
         for g0, g1 in reversed(self._recent):
             if g1 <= begin:
                 return False  # and so are all before it
