@@ -1,4 +1,4 @@
-"""What a stream learns of its path's latency: never from what an outage did to it."""
+"""What a stream learns of its path's latency, never from what an outage did to it; and when it judges a probe."""
 
 from collections.abc import Iterable
 from random import Random
@@ -8,11 +8,11 @@ import pytest
 from box import OURSELVES, stream
 
 from exporters.probing.engine import Engine
-from exporters.probing.protocols import Hello
+from exporters.probing.protocols import Hello, Reply
 from exporters.probing.record import Record
 from exporters.probing.schedule import Wheel
 from exporters.probing.stall import Stalls
-from exporters.probing.stream import Link, Stream
+from exporters.probing.stream import Link, Probe, Stream
 
 SPEC = stream(1, prompt=0.06)  # T 0.1 s, patience 3 s
 
@@ -97,6 +97,50 @@ def test_a_path_that_becomes_slow_for_good_is_learnt() -> None:
 def test_a_handshake_was_late_if_its_path_made_it_so(took: float, resent: bool, prompt: bool) -> None:
     conn = SimpleNamespace(started=5.0, connected=5.0 + took, resent=resent)
     assert learner()._shook_promptly(conn) is prompt  # type: ignore[arg-type]
+
+
+def waiting(made: Stream, *starts: float) -> Link:
+    """A connection on which nothing that was asked at these times is answered yet; numbers from 1 on."""
+    link = Link(SimpleNamespace(number=1, close=lambda: None))  # type: ignore[arg-type]
+    made._links[1] = link
+    for number, start in enumerate(starts, 1):
+        made._watch(link, Probe(start, start, number, grid=True, fresh=False, clean=number == 1, big=False))
+    return link
+
+
+def test_each_probe_is_judged_in_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = learner()
+    judged = []
+
+    def judge(_link: Link, probe: Probe, _now: float) -> None:
+        judged.append(probe.seq)
+        made._decide(probe)
+
+    monkeypatch.setattr(made, "_judge", judge)
+    waiting(made, 10.0, 10.02, 10.1)
+    assert made._horizon() == 10.0
+    for now, seen in ((10.05, []), (10.061, [1]), (10.061, [1]), (10.09, [1, 2]), (11.0, [1, 2, 3])):
+        made._on_due(now)
+        assert judged == seen
+    assert made._horizon() == float("inf")
+
+
+def test_who_turns_out_to_be_this_process_is_met_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though it answers twice in one go."""
+    made = learner()
+    met = []
+
+    def end(stream: Stream) -> None:
+        met.append(stream)
+        stream.stop()
+
+    monkeypatch.setattr(made._shared, "met_itself", end)
+    link = waiting(made, 10.0, 10.02)
+    ours = {"instance": made._hello.instance}
+    replies = [Reply(1, ours), Reply(2, ours)]
+    link.exchange = SimpleNamespace(feed=lambda _data: replies, owed=bytes, ready=True)
+    made.received(link.conn, b"both")
+    assert met == [made]
 
 
 def test_the_engine_is_what_the_quiet_one_stands_for() -> None:
