@@ -1,5 +1,6 @@
 """The record: what events and outcomes become in the history, the status and the metrics."""
 
+import gc
 import json
 import subprocess
 import sys
@@ -563,3 +564,24 @@ def test_promtool_finds_nothing_to_improve(make: Any) -> None:
         ["promtool", "check", "metrics"], input=text(make()), capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_a_snapshot_gives_the_collector_nothing_to_look_at() -> None:
+    """Else each is a stall of all streams: of thousands at once young objects are many, and they get old."""
+    record = Record([stream(1, target=f"there-{number}") for number in range(2000)], OURSELVES)
+    looked: list[str] = []
+
+    def look(phase: str, _info: dict[str, int]) -> None:
+        looked.append(phase)
+
+    before = gc.get_threshold()
+    record.snapshot()
+    gc.collect()
+    gc.callbacks.append(look)
+    gc.set_threshold(1500, *before[1:])
+    try:
+        record.snapshot()
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(look)
+    assert looked == []

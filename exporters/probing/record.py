@@ -393,11 +393,14 @@ class Record:
             await asyncio.sleep(SAVE_SECONDS)
 
     def snapshot(self) -> bytes:
-        """All counters, packed; may be asked from another thread."""
-        streams = {}
-        for lot in lots(list(self.stats.items()), LOT):
-            for key, stats in lot:
-                streams[key] = self._saved_stream(stats)
+        """All counters, packed; may be asked from another thread.
+
+        Each stream at once: of thousands of lists that live until the last is read the collector would make a stall.
+        """
+        streams: dict[str, Any] = {}
+        for lot in lots(list(self.stats.values()), LOT):
+            for stats in lot:
+                streams[stats.spec.key] = msgspec.Raw(msgspec.msgpack.encode(self._saved_stream(stats)))
         saved = Saved(
             streams,
             [
