@@ -62,7 +62,7 @@ QUIET = 60  # seconds without an outage, as `ovnwatch gate` wants them
 # No word of a stream's state but up is below another.
 NOT_UP = f"max({STATE}) > bool {looks.UP.code}"
 GONE = f"count({STREAM_LEVEL}:ovnwatch_stream_state:gone{ANY})"
-NOT_ALL_UP = f"((({NOT_UP}) or {GONE} * 0) + ({GONE} or vector(0)) > bool 0)"
+NOT_ALL_UP = f"({GONE} > bool 0 or {NOT_UP})"
 JUST_ENDED = f"(time() - max({LAST_END}) < bool {QUIET} or vector(0))"
 SPENT = f"(max({bound('upper')}) > bool $budget or vector(0))"
 DAEMONS = 'daemon=~"ov[ns].*"'
