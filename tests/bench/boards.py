@@ -38,6 +38,7 @@ TOLD = {":gained": 60, ":read": 60, ":open": 60, ":gone": 60}  # seconds between
 # Of what is recorded only while something is lost there are so many minutes of each stream, and all lose at once.
 LOSING = re.compile(r"^(source|k8s_node:).*:(gained|open|gone)$")
 LOSING_MINUTES = 20
+GONE = ":gone"  # what is gone is not told of any more: the streams of one source are, of as many as are made
 GOAL = 1.0  # seconds of Prometheus' CPU
 READY_SECONDS = 60.0
 # How many of something a node has, and what matchers want to find among them.
@@ -192,6 +193,8 @@ def families(known: Catalog, nodes: int, begin: float, end: float) -> Iterator[s
         metric = known.metrics.get(name.removesuffix("_bucket"))
         counts = metric is not None and metric.kind in ("counter", "histogram")
         for labels in series(known, name, nodes):
+            if name.endswith(GONE) and labels["source"] != ONE:
+                continue
             head = name + "{" + ",".join(f'{label}="{value}"' for label, value in labels.items()) + "}"
             yield head + head.join(rising if counts else flat)
 
