@@ -37,8 +37,11 @@ def faults(files: Mapping[str, Mapping[str, Any]], catalog: Catalog) -> list[str
                 if identity in seen:
                     found.append(f"{name}: {title}: stands twice")
                 seen.add(identity)
-                if not title.endswith(":read"):  # a counter as it is
-                    found += [f"{name}: {title}: {each}" for each in _expression(rule["expr"], catalog, recorded)]
+                if title.endswith(":read"):
+                    faulty = _read(title, rule["expr"], catalog)
+                else:
+                    faulty = _expression(rule["expr"], catalog, recorded)
+                found += [f"{name}: {title}: {each}" for each in faulty]
                 found += [f"{name}: {title}: {each}" for each in (_alert(rule) if "alert" in rule else ())]
                 recorded |= {rule["record"]} if "record" in rule else set()
     return found
@@ -51,6 +54,13 @@ def _group(group: Mapping[str, Any]) -> Iterator[str]:
         yield f"the group {group['name']} is evaluated too seldom for a range of five minutes"
 
 
+def _read(title: str, query: str, catalog: Catalog) -> Iterator[str]:
+    """What keeps a counter as it is keeps just that counter."""
+    metric = catalog.metrics.get(query)
+    if metric is None or metric.kind != "counter" or title.split(":")[1] != query.removesuffix("_total"):
+        yield "is not the counter that it is named after"
+
+
 def _expression(query: str, catalog: Catalog, recorded: set[str]) -> Iterator[str]:
     """The query of a rule, `recorded` being what stands above it."""
     if re.search(r"\bby\b|\bon\s*\([^)]*\)\s*group_", query):
@@ -58,12 +68,15 @@ def _expression(query: str, catalog: Catalog, recorded: set[str]) -> Iterator[st
     read = set(READ_LAST.findall(query))
     for late in sorted((metrics_in(query) & catalog.recorded.keys()) - recorded - read):
         yield f"{late} is not recorded above it in its group"
+    for early in sorted(each for each in read & recorded if " - " in query):
+        yield f"{early} is recorded above it, so that it would gain nothing"
     kinds = {name: each.kind for name, each in catalog.metrics.items()}
     kinds |= {name: each.kind for name, each in catalog.foreign.items()}
     plain = ASKS_WHETHER.sub("", query)
     counted = set(COUNTING.findall(plain))
     for name in sorted(metrics_in(plain)):
-        if kinds.get(name) == "counter" and name not in counted and not read:
+        last = {each.split(":")[1] + "_total" for each in read}
+        if kinds.get(name) == "counter" and name not in counted | last:
             yield f"{name} only grows: read what it gains, not how much it is"
     for name in sorted(set(RATES.findall(plain))):
         if kinds.get(name, "counter") not in ("counter", "histogram"):

@@ -64,7 +64,7 @@ def of_nodes(counter: str) -> str:
 
 TURN = f"max by (cluster, k8s_node) (ovnwatch_node_phase{NODE})"
 TURN_SECONDS = f"sum_over_time({TURN}[$__range:{TURN_STEP}s]) * {TURN_STEP}"
-LOSING = f"sum_over_time(k8s_node:ovnwatch_outage_seconds:gained{NODE}[1m])"
+LOSING = f"max by (cluster, k8s_node) (sum_over_time(k8s_node:ovnwatch_outage_seconds:gained{NODE}[1m]))"
 HAD_TURN = f"max by (cluster, k8s_node) (last_over_time(ovnwatch_node_phase{NODE}[$__range]))"
 LOST_IN_TURN = (
     f"sum_over_time(({LOSING} and on (cluster, k8s_node) {TURN})[$__range:1m]) "

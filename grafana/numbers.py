@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from grafana import looks, panels
 from grafana.grid import Size
 from grafana.parts import Link, Panel, Query
-from grafana.queries import STATE, all_states, bound, estimate, now_of, worst
-
-KNOWN = f"({STATE} != {looks.UNKNOWN.code} != {looks.NOT_OBSERVED.code})"
+from grafana.queries import KNOWN, all_states, at_most, bound, estimate, now_of, worst
 
 
 def down_now(more: str = "", links: Sequence[Link] = ()) -> Panel:
@@ -45,7 +43,7 @@ def outage_seconds(more: str, size: Size) -> Panel:
         [
             Query(worst(bound("lower")), "at least"),
             Query(worst(estimate()), "about"),
-            Query(worst(bound("upper")), "at most"),
+            Query(worst(at_most()), "at most"),
         ],
         unit="seconds",
         size=size,

@@ -9,10 +9,11 @@ from grafana.parts import Column, Query
 from grafana.queries import (
     ANY,
     OPEN,
+    READ,
     STATE,
     STREAM_LEVEL,
+    at_most,
     at_node,
-    bound,
     covered,
     measured,
     quiet,
@@ -64,7 +65,7 @@ NOT_UP = f"max({STATE}) > bool {looks.UP.code}"
 GONE = f"count({STREAM_LEVEL}:ovnwatch_stream_state:gone{ANY})"
 NOT_ALL_UP = f"({GONE} > bool 0 or {NOT_UP})"
 JUST_ENDED = f"(time() - max({LAST_END}) < bool {QUIET} or vector(0))"
-SPENT = f"(max({bound('upper')}) > bool $budget or vector(0))"
+SPENT = f"(max({at_most()}) > bool $budget or vector(0))"
 DAEMONS = 'daemon=~"ov[ns].*"'
 PAIR = {"source": "Source", "target": "Target", "path": "Path", "protocol": "Protocol", "family": "IP"}
 
@@ -112,9 +113,9 @@ VERDICT = Row(
             "May the next node go?",
             "Go: every stream is up, no outage ended within the last minute, and of the budget something is left. "
             "Wait: one of the first two does not hold, also while a stream is unknown, or was there within the "
-            "last hour and has no data. Stop: the budget is spent. Good: go. A bastion answers the same to `ovnwatch "
-            "gate`, for its own window.",
-            [Query(f"clamp_max({NOT_ALL_UP} + {JUST_ENDED}, 1) + 2 * {SPENT}", "go")],
+            "last hour and has no data. Stop: the budget is spent. Good: go. No data: rules record nothing. A bastion "
+            "answers the same to `ovnwatch gate`, for its own window.",
+            [Query(f"clamp_max({NOT_ALL_UP} + {JUST_ENDED}, 1) + 2 * {SPENT} and on () {READ}", "go")],
             unit="state",
             size=Size(4, 4),
             mappings=looks.words(GATE),
@@ -125,7 +126,7 @@ VERDICT = Row(
             "Budget left",
             "The budget chosen above less what the worst stream lost in the range, at most. Good: above 0 s. Reports "
             "judge a window by its own budget; this is for the range that is shown.",
-            [Query(f"$budget - {worst(bound('upper'))}", "left")],
+            [Query(f"$budget - {worst(at_most())}", "left")],
             unit="seconds",
             size=Size(7, 4),
             mappings=looks.bad_below_zero(),

@@ -28,6 +28,8 @@ ROUND_TRIPS = f"path_protocol:ovnwatch_probe_duration_seconds_bucket:rate2m{PATH
 FAILURES = f"path_protocol_cause:ovnwatch_probe_failures:rate2m{PATHS}"
 OPEN = f"ovnwatch_outage_open{ANY}"
 STATE = f"ovnwatch_stream_state{ANY}"
+KNOWN = f"({STATE} != {looks.UNKNOWN.code} != {looks.NOT_OBSERVED.code})"
+READ = 'max(:ovnwatch_streams_read:count{cluster=~"$cluster"})'  # there where rules record what is lost
 OBSERVED = f"target_path_protocol:ovnwatch_observed_seconds:gained{ENDS}"
 # Targets that are observed now and were reached once, by whatever source.
 SEEN = f"(target_path_protocol:ovnwatch_observed_seconds:rate2m{ENDS} > 0)"
@@ -67,6 +69,11 @@ def estimate() -> str:
     return f'{measured("ovnwatch_outage_seconds")} or label_replace({bound("lower")}, "beside", "lower", "", "")'
 
 
+def at_most() -> str:
+    """Outage seconds of the range, at most: no less than what was counted of an outage whose exporter went with it."""
+    return f'{bound("upper")} or label_replace({measured("ovnwatch_outage_seconds")}, "beside", "about", "", "")'
+
+
 def worst(lost: str) -> str:
     """The worst of streams that lost anything; 0 where none did and somebody looks."""
     return f"(max({lost}) or {quiet()})"
@@ -78,8 +85,8 @@ def all_of(gained: str) -> str:
 
 
 def quiet() -> str:
-    """0 where any of the targets is observed now, and any of the sources looks."""
-    return f"max({SEEN} * 0) and on () max({LOOKING})"
+    """0 where any of the streams is observed and was reached once, and rules record what is lost."""
+    return f"max({KNOWN}) * 0 and on () {READ}"
 
 
 def covered(*labels: str) -> str:
@@ -163,9 +170,10 @@ def round_trip(part: float, labels: str, ago: str = "") -> str:
 
 
 def at_node(expr: str) -> str:
-    """The most of what is told of targets, by the nodes that they are on."""
+    """The most of what is told of targets, by the nodes that they were on in the range."""
     target = f"max by (cluster, target) ({expr})"
-    node = f"max by (cluster, target, target_node) (target_target_node:ovnwatch_stream_info:max{TARGET})"
+    info = f"target_target_node:ovnwatch_stream_info:max{TARGET}"
+    node = f"max by (cluster, target, target_node) (last_over_time({info}[$__range]))"
     joined = f"{node} * on (cluster, target) group_left () {target}"  # sources may tell two nodes of one
     return f'max by (cluster, k8s_node) (label_join({joined}, "k8s_node", "", "target_node"))'
 

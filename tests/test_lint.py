@@ -107,6 +107,25 @@ def test_what_is_wrong_with_a_group() -> None:
     assert found(reads, recorded) != []
 
 
+OUTAGES = "source_target_path_protocol_family:ovnwatch_outages"
+GAINED = {
+    "record": f"{OUTAGES}:gained",
+    "expr": f"ovnwatch_outages_total - last_over_time({OUTAGES}:read[1h]) > 0",
+}
+READ = {"record": f"{OUTAGES}:read", "expr": "ovnwatch_outages_total"}
+
+
+def test_a_counter_is_kept_as_it_is_after_it_was_asked_what_it_gained() -> None:
+    assert found(GAINED, READ) == []
+    assert found(READ, GAINED) == [
+        f"{OUTAGES}:gained: {OUTAGES}:read is recorded above it, so that it would gain nothing"
+    ]
+    for other in ("ovnwatch_probes_total", "ovnwatch_stream_up", "sum without (source) (ovnwatch_outages_total)"):
+        assert found(READ | {"expr": other}) == [f"{OUTAGES}:read: is not the counter that it is named after"]
+    (said,) = found(GAINED | {"expr": f"ovnwatch_probes_total - last_over_time({OUTAGES}:read[1h]) > 0"})
+    assert said.endswith("ovnwatch_probes_total only grows: read what it gains, not how much it is")
+
+
 def test_ours_are_linted_as_they_are_written() -> None:
     files = rules.rule_files(CATALOG)
     files["ovs.yaml"]["groups"][0]["rules"].reverse()
