@@ -65,13 +65,18 @@ def bound(side: str) -> str:
 
 
 def estimate() -> str:
-    """Outage seconds of the range: the greater of a stream's two values, as an open outage's counter may lag behind."""
-    return f'{measured("ovnwatch_outage_seconds")} or label_replace({bound("lower")}, "beside", "lower", "", "")'
+    """Outage seconds of the range, of the worst stream: an open outage's counter may lag behind its lower bound."""
+    return _greatest(measured("ovnwatch_outage_seconds"), bound("lower"))
 
 
 def at_most() -> str:
-    """Outage seconds of the range, at most: no less than what was counted of an outage whose exporter went with it."""
-    return f'{bound("upper")} or label_replace({measured("ovnwatch_outage_seconds")}, "beside", "about", "", "")'
+    """The same at most: no less than what was counted of an outage whose exporter went with it."""
+    return _greatest(bound("upper"), measured("ovnwatch_outage_seconds"))
+
+
+def _greatest(*exprs: str) -> str:
+    each = (f'label_replace(max({expr}), "beside", "{n}", "", "")' for n, expr in enumerate(exprs))
+    return f"max({' or '.join(each)})"
 
 
 def worst(lost: str) -> str:
