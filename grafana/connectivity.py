@@ -7,10 +7,10 @@ from grafana.parts import Column, Query
 from grafana.queries import (
     ANY,
     FAILURES,
-    LOOKING,
+    KNOWN,
     OBSERVED,
+    READ,
     ROUND_TRIPS,
-    SEEN,
     STREAM,
     all_of,
     covered,
@@ -214,8 +214,8 @@ def by_way(function: str, expr: str) -> str:
 
 
 def or_none(expr: str, otherwise: int = 0) -> str:
-    """What the streams of a way had; `otherwise` where none had anything and somebody looks."""
-    return f"{expr} or {by_way('max', SEEN)} * 0 + {otherwise} and on () max({LOOKING})"
+    """What the streams of a way had; `otherwise` where none had anything, somebody looks, and rules record it."""
+    return f"{expr} or {by_way('max', KNOWN)} * 0 + {otherwise} and on () {READ}"
 
 
 def least_available() -> str:

@@ -3,7 +3,7 @@
 1. A stream is the same stream after its exporter was restarted in another pod, so every query brings its series
    together `by` the labels that make a stream (and `cluster`); any other label would split it for no visible reason.
 2. What is not known is not shown: a target never reached has lost no seconds that anybody counted, and shows none.
-   A value of 0 is of a target that was observed within the last two minutes and was reached once.
+   A value of 0 is of a stream that is observed now and was reached once, where rules record what is lost.
 3. What streams lost over the range rules have recorded, minute by minute, of those that lost anything: to read all
    counters of a large site over hours takes Prometheus seconds. Nothing is extrapolated; it is as of the last minute.
 4. Steps of a graph are subtracted: increase() sees nothing in a step shorter than two scrapes, and between two scrapes
@@ -33,7 +33,6 @@ READ = 'max(:ovnwatch_streams_read:count{cluster=~"$cluster"})'  # there where r
 OBSERVED = f"target_path_protocol:ovnwatch_observed_seconds:gained{ENDS}"
 # Targets that are observed now and were reached once, by whatever source.
 SEEN = f"(target_path_protocol:ovnwatch_observed_seconds:rate2m{ENDS} > 0)"
-LOOKING = f"source:ovnwatch_observed_seconds:rate2m{SOURCE}"  # sources that look at anything
 # Streams that were there in the range; what was gone for a minute may be back.
 GONE = f"last_over_time({STREAM_LEVEL}:ovnwatch_stream_state:gone{ANY}[$__range])"
 

@@ -680,6 +680,23 @@ def test_the_overview_decides_as_a_gate_does(decision: str, tmp_path: Path) -> N
     expect(tmp_path, series, expr, values, told=())
 
 
+@pytest.mark.system("promtool")
+@pytest.mark.parametrize(
+    ("series", "lost"),
+    [
+        (UP_ALL_ALONG, 0),
+        (UP_ALL_ALONG | {"outage_seconds_total": "0 0 2x7"}, 2),
+        (UP_ALL_ALONG | {"stream_state": "3x9"}, None),  # never answered
+        ({"stream_state": "1x9"}, None),  # no rules record what is lost
+    ],
+)
+def test_a_way_has_lost_nothing_only_where_that_is_known(
+    series: dict[str, str], lost: float | None, tmp_path: Path
+) -> None:
+    (expr,) = (str(query.target["expr"]) for query in CONNECTIVITY if str(query) == "Paths compared C")
+    expect(tmp_path, series, expr, [(120, lost)], told=["path", "protocol"])
+
+
 def promtool(*arguments: str) -> None:
     done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
