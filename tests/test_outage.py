@@ -350,6 +350,18 @@ def test_rule_11_fresh_connections_off_the_grid_add_nothing_to_the_estimate() ->
     assert event.estimate == pytest.approx(0.2)
 
 
+@pytest.mark.parametrize("line", ["..xx", "..rr", "..xssssx", "..rsssrsssr", "..xssssss"])
+@pytest.mark.parametrize("extra", [[], [no_handshake(0.23, 21, grid=False), no_handshake(0.29, 22, grid=False)]])
+def test_rule_11_of_an_open_outage_no_less_is_counted_than_its_lower_bound(line: str, extra: list[Verdict]) -> None:
+    story = told([*http(line), *extra])
+    so_far = story.book.open_event(1.5)
+    assert so_far is not None
+    assert so_far.kind == "outage"
+    assert so_far.lower - 1e-9 <= story.counted("path") <= so_far.estimate
+    ended = told([*http(line), *extra, up(1.6)])
+    assert story.counted("path") <= ended.counted("path") == pytest.approx(ended.only.event.estimate)
+
+
 def test_rule_11_the_ordinary_latency_is_left_out() -> None:
     assert told(http("..xxx.."), latency=0.03).only.event.estimate == pytest.approx(0.27)
 

@@ -349,7 +349,7 @@ class Book:
             return
         if down.grid:
             if run.points:
-                yield self._count(run)
+                yield from self._count(run, run.points)
             else:
                 run.first_point = begin
             run.points += 1
@@ -367,6 +367,7 @@ class Book:
             run.waiting.add(down.conn)
         else:
             run.unreached = True
+        yield from self._count(run, run.points - 1)
 
     def _new(self, begin: float, now: float) -> Run:
         run = Run(self._numbers + 1, now, max(self._good, self._last_down), begin)
@@ -374,15 +375,24 @@ class Book:
             run.likely_start = max(begin - self.interval / 2, self._before)
         return run
 
-    def _count(self, run: Run) -> Counted:
-        ledger = run.point_ledger
-        run.counted[ledger] = run.counted.get(ledger, 0.0) + self.interval
-        return Counted(ledger, self.interval)
+    def _count(self, run: Run, points: int) -> Iterator[Counted]:
+        """So many grid points; of an outage no less than its lower bound, which grows between points and over gaps."""
+        certain = _least(run) if run.first_fresh == "path" else 0.0  # any other may yet be of another book
+        due = max(points * self.interval, certain) - sum(run.counted.values())
+        if due > 0:
+            ledger = run.point_ledger
+            run.counted[ledger] = run.counted.get(ledger, 0.0) + due
+            yield Counted(ledger, due)
+
+
+def _least(run: Run) -> float:
+    """The lower bound so far (rule 7)."""
+    return max(0.0, run.end_earliest - min(run.start_latest, run.end_earliest))
 
 
 def _so_far(run: Run, now: float) -> Event:
     """A run as it stands at `now`, with the kind it looks like."""
-    lower = max(0.0, run.end_earliest - min(run.start_latest, run.end_earliest))
+    lower = _least(run)
     kind: Kind = "outage" if _is_path(run) else "frozen" if run.first_fresh == "peer" else "break"
     until = now if run.end_latest is None else run.end_latest
     upper = until - run.start_earliest
