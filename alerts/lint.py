@@ -55,9 +55,11 @@ def _group(group: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _read(title: str, query: str, catalog: Catalog) -> Iterator[str]:
-    """What keeps a counter as it is keeps just that counter."""
-    metric = catalog.metrics.get(query)
-    if metric is None or metric.kind != "counter" or title.split(":")[1] != query.removesuffix("_total"):
+    """What keeps a counter as it is keeps just that counter, or it and what is added to it where there is more."""
+    counter = title.split(":")[1] + "_total"
+    metric = catalog.metrics.get(counter)
+    more = re.fullmatch(rf"{counter} \+ \(.+\)\s+or {counter}", query)
+    if metric is None or metric.kind != "counter" or not (query == counter or more):
         yield "is not the counter that it is named after"
 
 

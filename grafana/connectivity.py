@@ -12,6 +12,7 @@ from grafana.queries import (
     READ,
     ROUND_TRIPS,
     STREAM,
+    about,
     all_of,
     covered,
     measured,
@@ -42,7 +43,7 @@ AT_THE_NODE = [
     for title, uid in (("OVS", "ovnwatch-ovs"), ("Network", "ovnwatch-network"), ("OVN", "ovnwatch-ovn"))
 ]
 LAST_START, LAST_END = (f"ovnwatch_last_outage_{each}_timestamp_seconds" for each in ("start", "end"))
-LOST = measured("ovnwatch_outage_seconds")
+LOST = about()
 BREAKS = measured("ovnwatch_connection_breaks")
 TARGET = "{{target}}"
 FROZEN = measured("ovnwatch_peer_frozen_seconds")

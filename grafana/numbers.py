@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from grafana import looks, panels
 from grafana.grid import Size
 from grafana.parts import Link, Panel, Query
-from grafana.queries import KNOWN, all_states, at_most, bound, estimate, now_of, worst
+from grafana.queries import KNOWN, about, all_states, at_least, at_most, now_of, worst
 
 
 def down_now(more: str = "", links: Sequence[Link] = ()) -> Panel:
@@ -41,8 +41,8 @@ def outage_seconds(more: str, size: Size) -> Panel:
         "What the stream that lost most lost in the range: at least, about and at most, as of the last minute. "
         f"Good: 0 s{more}",
         [
-            Query(worst(bound("lower")), "at least"),
-            Query(worst(estimate()), "about"),
+            Query(worst(at_least()), "at least"),
+            Query(worst(about()), "about"),
             Query(worst(at_most()), "at most"),
         ],
         unit="seconds",

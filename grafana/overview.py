@@ -12,10 +12,10 @@ from grafana.queries import (
     READ,
     STATE,
     STREAM_LEVEL,
+    about,
     at_most,
     at_node,
     covered,
-    measured,
     quiet,
     state_of_targets,
     worst,
@@ -185,7 +185,7 @@ WHERE = Row(
             [
                 Column(
                     "Lost",
-                    none_lost(top(measured("ovnwatch_outage_seconds")), "source"),
+                    none_lost(top(about()), "source"),
                     "seconds",
                     threshold="OvnwatchOutageEnded",
                     decimals=2,
@@ -210,7 +210,7 @@ WHERE = Row(
             [
                 Column(
                     "Lost",
-                    none_lost(top(at_node(measured("ovnwatch_outage_seconds"))), "k8s_node"),
+                    none_lost(top(at_node(about())), "k8s_node"),
                     "seconds",
                     threshold="OvnwatchOutageEnded",
                     decimals=2,

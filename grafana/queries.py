@@ -57,25 +57,20 @@ def measured(counter: str) -> str:
     return streams(_gained(counter))
 
 
-def bound(side: str) -> str:
-    """Outage seconds of the range, `side` lower or upper, one value a stream; of an open outage as it stands now."""
-    going = f"clamp_max({STREAM_LEVEL}:ovnwatch_outage_seconds_{side}:open{ANY}, $__range_s)"
-    return streams(f"{_gained(f'ovnwatch_outage_seconds_{side}')} or {going}")
-
-
-def estimate() -> str:
-    """Outage seconds of the range, of the worst stream: an open outage's counter may lag behind its lower bound."""
-    return _greatest(measured("ovnwatch_outage_seconds"), bound("lower"))
+def about() -> str:
+    """Outage seconds of the range, one value a stream; never less than at least."""
+    return measured("ovnwatch_outage_seconds")
 
 
 def at_most() -> str:
-    """The same at most: no less than what was counted of an outage whose exporter went with it."""
-    return _greatest(bound("upper"), measured("ovnwatch_outage_seconds"))
+    """The same at most; of an outage that turned out to be less, what it was taken for while it was open."""
+    return measured("ovnwatch_outage_seconds_upper")
 
 
-def _greatest(*exprs: str) -> str:
-    each = (f'label_replace(max({expr}), "beside", "{n}", "", "")' for n, expr in enumerate(exprs))
-    return f"max({' or '.join(each)})"
+def at_least() -> str:
+    """The same at least; of an open outage as it stands now."""
+    counter = "ovnwatch_outage_seconds_lower"
+    return streams(f"{_gained(counter)} or clamp_max({STREAM_LEVEL}:{counter}:open{ANY}, $__range_s)")
 
 
 def worst(lost: str) -> str:

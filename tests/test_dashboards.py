@@ -609,19 +609,62 @@ LOST = {
     "nothing, and nobody tells of it any more": (GONE | {"outage_seconds_total": "0 0 0 stale"}, None),
     "nothing, and nobody looks": (ANSWERED | {"stream_state": "4x9", "outage_seconds_total": "0x9"}, None),
     "unknown, for it was never answered": (ANSWERED | {"stream_state": "3x9", "outage_seconds_total": "0x9"}, None),
-    "more than is counted, while it goes on": (
-        ANSWERED | {"outage_seconds_total": "0 0 2 2 2", "outage_seconds_lower_total": "0 0 1 1 1"}
-        | {"outage_open": "0 0 0 1 1", "last_outage_lower_seconds": "_ _ 1 30 60"},
-        61.0,
+}
+# The same of the bounds: its counters are of outages that ended, and of those that are open there is more.
+BOUNDS = {
+    "nothing": (ANSWERED | {"outage_seconds_lower_total": "0x9", "outage_seconds_upper_total": "0x9"}, 0.0, 0.0),
+    "one that ended": (
+        ANSWERED | {"outage_seconds_lower_total": "2 2 3x9", "outage_seconds_upper_total": "4 4 7x9"},
+        1.0,
+        3.0,
     ),
-}  # fmt: skip
+    "one that is open": (
+        ANSWERED
+        | {"outage_seconds_lower_total": "0 0 1x9", "outage_seconds_upper_total": "0 0 3x9", "outage_open": "0 0 0 1x9"}
+        | {"last_outage_lower_seconds": "_ _ 1 30 60", "last_outage_upper_seconds": "_ _ 3 32 62"},
+        61.0,
+        65.0,
+    ),
+    "one that is no longer open": (
+        ANSWERED
+        | {"outage_seconds_lower_total": "0 0 0 0 40", "outage_seconds_upper_total": "0 0 0 0 42"}
+        | {"outage_open": "0 0 1 1 0", "last_outage_lower_seconds": "_ _ 9 39 40"}
+        | {"last_outage_upper_seconds": "_ _ 11 41 42"},
+        40.0,
+        42.0,
+    ),
+    "one whose exporter is gone": (
+        GONE
+        | {"outage_seconds_lower_total": "0 0 0 stale", "outage_seconds_upper_total": "0 0 0 stale"}
+        | {"outage_open": "0 1 1 stale", "last_outage_lower_seconds": "_ 1 31 stale"}
+        | {"last_outage_upper_seconds": "_ 3 33 stale"},
+        None,
+        33.0,
+    ),
+    "one that its exporter took up again": (
+        ANSWERED
+        | {"outage_seconds_lower_total": "0 0 stale _ 0", "outage_seconds_upper_total": "0 0 stale _ 0"}
+        | {"outage_open": "0 1 stale _ 1", "last_outage_lower_seconds": "_ 1 stale _ 91"}
+        | {"last_outage_upper_seconds": "_ 3 stale _ 93"},
+        91.0,
+        93.0,
+    ),
+}
 
 
 @pytest.mark.system("promtool")
 @pytest.mark.parametrize("how", LOST)
 def test_what_a_stream_lost(how: str, tmp_path: Path) -> None:
     series, lost = LOST[how]
-    expect(tmp_path, series, queries.worst(queries.estimate()), [(120, lost)], told=())
+    expect(tmp_path, series, queries.worst(queries.about()), [(120, lost)], told=())
+
+
+@pytest.mark.system("promtool")
+@pytest.mark.parametrize("how", BOUNDS)
+def test_what_a_stream_lost_at_least_and_at_most(how: str, tmp_path: Path) -> None:
+    series, least, most = BOUNDS[how]
+    expect(tmp_path, series, queries.worst(queries.at_least()), [(120, least)], told=())
+    expect(tmp_path, series, queries.worst(queries.at_most()), [(120, most)], told=())
 
 
 @pytest.mark.system("promtool")
@@ -661,7 +704,8 @@ DECISIONS: dict[str, tuple[dict[str, str], list[tuple[int, float | None]]]] = {
     "the budget is spent by one that is gone": (
         UP_ALL_ALONG
         | {"stream_state": "1 7 7 stale", "observed_seconds_total": "0 0 0 stale"}
-        | {"outage_seconds_total": "0 30 70 stale"},
+        | {"outage_open": "0 1 1 stale", "last_outage_upper_seconds": "_ 31 71 stale"}
+        | {"outage_seconds_upper_total": "0 0 0 stale"},
         [(120, WAIT + STOP)],
     ),
     "the budget is spent": (UP_ALL_ALONG | {"outage_seconds_upper_total": "0 0 61x7"}, [(30, GO), (60, STOP)]),

@@ -122,6 +122,9 @@ def test_a_counter_is_kept_as_it_is_after_it_was_asked_what_it_gained() -> None:
     ]
     for other in ("ovnwatch_probes_total", "ovnwatch_stream_up", "sum without (source) (ovnwatch_outages_total)"):
         assert found(READ | {"expr": other}) == [f"{OUTAGES}:read: is not the counter that it is named after"]
+    more = "ovnwatch_outages_total + (ovnwatch_outage_open == 1)\nor {}"
+    assert found(READ | {"expr": more.format("ovnwatch_outages_total")}) == []
+    assert found(READ | {"expr": more.format("ovnwatch_outages_total * 2")}) != []
     (said,) = found(GAINED | {"expr": f"ovnwatch_probes_total - last_over_time({OUTAGES}:read[1h]) > 0"})
     assert said.endswith("ovnwatch_probes_total only grows: read what it gains, not how much it is")
 
