@@ -1,11 +1,13 @@
-"""Long work in a thread beside an event loop that probes: done in lots, with pauses in which the loop has its way.
+"""Long work beside the probes of an event loop: done in lots, so that the loop has its way between them.
 
-A loop gives the interpreter away at each system call and gets it back only when the thread beside it pauses or has had
-its turn. With 11 000 streams and pauses of 1 ms a scrape took the loop a third of its time for a second, and one probe
-in six came 50 ms late; with 4 ms it takes a twentieth.
+What the loop can do itself it does in turns of its own: nobody competes with it (`turns`). The rest is for a thread,
+with pauses (`lots`): a loop gives the interpreter away at each system call and gets it back only when the thread beside
+it pauses or has had its turn. With 11 000 streams and pauses of 1 ms a scrape took the loop a third of its time for a
+second, and one probe in six came 50 ms late; with 4 ms it takes a twentieth.
 """
 
-from collections.abc import Iterable, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator
 from itertools import islice
 from time import sleep
 from typing import TypeVar
@@ -22,3 +24,10 @@ def lots(items: Iterable[Each], size: int, pause: float = PAUSE) -> Iterator[lis
         yield lot
         if pause and len(lot) == size:
             sleep(pause)
+
+
+async def turns(items: Iterable[Each], size: int) -> AsyncIterator[list[Each]]:
+    """Hand out `items`, at most `size` at a time, to whoever is on the loop; others have their turns after each lot."""
+    for lot in lots(items, size, 0):
+        yield lot
+        await asyncio.sleep(0)

@@ -17,7 +17,7 @@ import sqlite3
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -91,7 +91,11 @@ class Saved(NamedTuple):
     value: bytes
 
 
-Snapshot = Callable[[], bytes]
+Snapshot = Callable[[], Awaitable[bytes]]
+
+
+async def _nothing() -> bytes:
+    return b""
 
 
 def file_name(command: str, source: str) -> str:
@@ -109,7 +113,8 @@ class Journal:
         self.trouble = ""
         self._refused = ""  # why the file could not be opened: trouble that lasts as long as we do
         self.lost = 0  # events the file will never have
-        self.snapshot: Snapshot = bytes  # tells the counters, packed; called in our thread
+        self.snapshot: Snapshot = _nothing  # tells the counters, packed
+        self._taking: asyncio.Future[bytes] | None = None  # they are being told
         self._lock: IO[str] | None = None
         self._base, self._reading = self._open()
         self._waiting: deque[Row] = deque()
@@ -245,7 +250,19 @@ class Journal:
         self._tried = time.monotonic()
         # The counters of a stream stand beside its events, so that the whole need not be saved with each.
         save, self._save = self._save or self._tried - self._saved > SAVE_SECONDS, False
-        done = asyncio.get_running_loop().run_in_executor(self._thread, self._write, save)
+        now, seq = time.time(), self.seq
+        if not save:
+            self._hand_over(turn, now, seq, b"")
+            return
+        # They come first, so that no event is in them whose end is not in the same transaction. What comes while they
+        # are taken has its own counters beside it, and a higher number than they say.
+        self._taking = asyncio.ensure_future(self.snapshot())
+        self._taking.add_done_callback(lambda taken: self._hand_over(turn, now, seq, taken.result()))
+
+    def _hand_over(self, turn: asyncio.Future[None], now: float, seq: int, value: bytes) -> None:
+        if self._closed:
+            return
+        done = asyncio.get_running_loop().run_in_executor(self._thread, self._write, now, seq, value)
         done.add_done_callback(lambda future: self._written(turn, *future.result()))
         self._watch(turn)
 
@@ -300,14 +317,11 @@ class Journal:
 
     # -- in the thread
 
-    def _write(self, save: bool) -> tuple[Sequence[Row], str]:
+    def _write(self, now: float, seq: int, value: bytes) -> tuple[Sequence[Row], str]:
         """One transaction of what waits; returns that, and what went wrong, "" if nothing did.
 
-        Counters come first, so that no event is in them whose end is not in the same transaction. What came while they
-        were taken has its own counters beside it, and a higher number than they say.
+        `value`: the counters, b"" if they are not to be saved, as they were at `now` after event `seq`.
         """
-        now, seq = time.time(), self.seq
-        value = self.snapshot() if save else b""
         rows = list(self._waiting)
         try:
             with self._base:

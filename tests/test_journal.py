@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from box import run, until
+from box import run, telling, until
 from running import disk, fill
 
 from exporters import journal as journals
@@ -123,7 +123,7 @@ def test_numbers_and_name_go_on_where_they_were_and_each_run_has_its_own(tmp_pat
 def test_counters_are_saved_with_the_next_transaction_and_only_when_somebody_waits(tmp_path: Path) -> None:
     async def work(journal: Journal) -> None:
         taken = iter(range(100))
-        journal.snapshot = lambda: b"%d" % next(taken)
+        journal.snapshot = telling(lambda: b"%d" % next(taken))
         await journal.save()
         journal.put(row(1))
         journal.put(row(2))
@@ -150,11 +150,11 @@ def test_an_event_that_comes_while_the_counters_are_taken_is_in_the_same_transac
     """Else the counters had it and the journal would, after a crash, have it open: it would be counted twice."""
 
     async def work(journal: Journal) -> None:
-        taking, taken = threading.Event(), threading.Event()
+        taking, taken = asyncio.Event(), asyncio.Event()
 
-        def snapshot() -> bytes:
+        async def snapshot() -> bytes:
             taking.set()
-            assert taken.wait(30)
+            await taken.wait()
             return b"counters"
 
         journal.put(row(1))
@@ -169,7 +169,7 @@ def test_an_event_that_comes_while_the_counters_are_taken_is_in_the_same_transac
         saved = journal.saved()
         assert saved is not None
         assert saved.seq == 1  # the counters may lack it: those beside it count
-        journal.snapshot = bytes
+        journal.snapshot = telling(bytes)
 
     using(tmp_path / "j.db", work)
 
@@ -179,9 +179,9 @@ def test_what_is_put_in_one_go_is_one_transaction(tmp_path: Path) -> None:
         taken: list[int] = []
         write = journal._write
 
-        def noted(save: bool) -> tuple[Sequence[Row], str]:
+        def noted(now: float, seq: int, value: bytes) -> tuple[Sequence[Row], str]:
             taken.append(len(journal._waiting))
-            return write(save)
+            return write(now, seq, value)
 
         journal._write = noted  # type: ignore[method-assign]
         for seq in range(1, 4):
@@ -207,7 +207,7 @@ def test_who_is_cancelled_while_a_save_gets_through_is_cancelled(tmp_path: Path)
 
 def test_numbers_do_not_come_again_when_all_events_are_gone(tmp_path: Path) -> None:
     async def old(journal: Journal) -> None:
-        journal.snapshot = lambda: b"counters"
+        journal.snapshot = telling(lambda: b"counters")
         for seq in range(1, 4):
             journal.put(row(seq, at=time.time() - 31 * 86400))
         await journal.save()
@@ -555,6 +555,7 @@ import asyncio, os, sys
 from pathlib import Path
 from exporters.journal import Journal
 from running import fill
+from box import telling
 from test_journal import row
 
 async def main():
@@ -594,12 +595,13 @@ WRITER = """
 import asyncio, sys
 from pathlib import Path
 from exporters.journal import Journal
+from box import telling
 from test_journal import row
 
 async def main():
     journal = Journal(Path(sys.argv[1]))
     seq = journal.seq
-    journal.snapshot = lambda: b"%d" % seq
+    journal.snapshot = telling(lambda: b"%d" % seq)
     for _ in range(100_000):
         seq += 1
         journal.put(row(seq))

@@ -1,5 +1,6 @@
 """The record: what events and outcomes become in the history, the status and the metrics."""
 
+import asyncio
 import gc
 import json
 import subprocess
@@ -575,13 +576,17 @@ def test_a_snapshot_gives_the_collector_nothing_to_look_at() -> None:
         looked.append(phase)
 
     before = gc.get_threshold()
-    record.snapshot()
+    asyncio.run(record.snapshot())
     gc.collect()
-    gc.callbacks.append(look)
-    gc.set_threshold(1500, *before[1:])
-    try:
-        record.snapshot()
-    finally:
-        gc.set_threshold(*before)
-        gc.callbacks.remove(look)
+
+    async def work() -> None:
+        gc.callbacks.append(look)
+        gc.set_threshold(1500, *before[1:])
+        try:
+            await record.snapshot()
+        finally:
+            gc.set_threshold(*before)
+            gc.callbacks.remove(look)
+
+    asyncio.run(work())
     assert looked == []

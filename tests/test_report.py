@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from box import telling
 from running import ANY_PORT, Exporter, flags, killed_at_the_end, wait_for
 
 from alerts.report.command import main
@@ -98,7 +99,7 @@ def journal(
     async def write() -> None:
         book = Journal(path)
         saved = Saved({key: SavedStream(counters, reached=known) for key in streams}, [], [], {}, {}, 0.0)
-        book.snapshot = lambda: msgspec.msgpack.encode(saved)
+        book.snapshot = telling(lambda: msgspec.msgpack.encode(saved))
         for seq, each in enumerate(items, 1):
             _, target, way = (each["stream"].split("|") + [""] * 3)[:3]
             told = json.dumps({**each, "seq": seq})

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from itertools import pairwise
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from box import OURSELVES, only, run, stream, until
+from box import OURSELVES, only, run, stream, telling, until
 from prometheus_client import CollectorRegistry
 from servers import healthy
 from test_record import begin, end, event, happen, the_stream
@@ -210,12 +209,12 @@ def test_what_the_machine_slept_through_is_counted_once_and_what_comes_after_it_
 
 def test_an_event_that_came_while_the_counters_were_taken_is_as_they_have_it(tmp_path: Path) -> None:
     async def first(life: Life) -> None:
-        taking, taken = threading.Event(), threading.Event()
+        taking, taken = asyncio.Event(), asyncio.Event()
 
-        def snapshot() -> bytes:
+        async def snapshot() -> bytes:
             taking.set()
-            assert taken.wait(30)
-            return life.record.snapshot()
+            await taken.wait()
+            return await life.record.snapshot()
 
         life.journal.snapshot = snapshot
         saving = asyncio.create_task(life.record.save())
@@ -339,7 +338,7 @@ def test_ids_of_two_runs_differ_and_numbers_go_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", [b"", b"\xc1", b"\x93\x01\x02\x03", b'{"streams": 1}'])
 def test_counters_that_cannot_be_read_begin_at_0(tmp_path: Path, value: bytes) -> None:
     async def first(life: Life) -> None:
-        life.journal.snapshot = lambda: value
+        life.journal.snapshot = telling(lambda: value)
         await life.record.save()
 
     def second(life: Life) -> None:
@@ -382,7 +381,7 @@ def test_what_is_out_after_a_restart_is_out_and_not_unknown(tmp_path: Path, bega
             await until(lambda: stats.now_state == "down")
             server = await healthy("tcp", port=spec.port)
             await until(lambda: stats.now_state == "up")
-            await until(lambda: not stats.troubled())
+            await until(lambda: not record.troubled)
             await record.save()
             told = [item for item in record.history() if item["kind"] in ("outage", "blip")]
             earlier, last = told[:-1], told[-1]

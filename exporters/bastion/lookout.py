@@ -11,13 +11,14 @@ from exporters import catalog, times
 from exporters.bastion.look import Placed, look, same
 from exporters.bastion.pull import Pull
 from exporters.bastion.ways import entered
-from exporters.gentle import lots
+from exporters.gentle import turns
 from exporters.identity import Identity
 from exporters.probing.record import Record
 from exporters.probing.stats import Stats
 from exporters.verdict.compare import Seen
 
 State = Literal["up", "down", "frozen", "unknown"]
+Compared = tuple[list[Placed], list[Placed], Mapping[str, int], Mapping[str, str]]
 
 EVERY = 1.0  # seconds; more where comparing takes longer than a tenth of it
 LATELY = 60.0  # seconds for which a broken connection counts
@@ -32,7 +33,8 @@ class Lookout:
         self._record = record
         self._pull = pull
         self._texts = catalog.exported().where_to_look
-        self._compared: object = None
+        self._compared: Compared | None = None
+        self._streams: dict[Stats, tuple[tuple[object, ...], Placed]] = {}  # what was known of each, and what it made
 
     async def watch(self) -> None:
         """Keep `findings` up to date."""
@@ -40,16 +42,26 @@ class Lookout:
             began = monotonic()
             items = [*self._record.history(0, self._record.max_history), *self._pull.heard.shown()]
             names = same(self._pull.answering())
+            state = (await self._own(), self._pull.fresh(), broken(items, time.time()), names)
             # Thousands of streams take longer to compare than a probe may be late.
-            await asyncio.to_thread(self._compare, self._pull.fresh(), broken(items, time.time()), names)
+            await asyncio.to_thread(self._compare, state)
             await asyncio.sleep(max(EVERY, 10 * (monotonic() - began)))
 
-    def _compare(self, told: list[Placed], breaks: Mapping[str, int], names: Mapping[str, str]) -> None:
+    async def _own(self) -> list[Placed]:
+        """Our own streams; of one that is as it was the same object, so that the collector has little to look at."""
+        before, self._streams = self._streams, {}
         now = monotonic()
-        streams = list(self._record.stats.values())
-        own = [seen(stats, self._record.identity, now) for lot in lots(streams, LOT) for stats in lot]
-        state = (own, told, breaks, names)
+        async for lot in turns(list(self._record.stats.values()), LOT):
+            for stats in lot:
+                known = (stats.watching(now) and stats.now_state, stats.since, stats.cause, stats.peer)
+                kept = before.get(stats)
+                placed = kept[1] if kept and kept[0] == known else seen(stats, self._record.identity, now)
+                self._streams[stats] = known, placed
+        return [placed for _, placed in self._streams.values()]
+
+    def _compare(self, state: Compared) -> None:
         if state != self._compared:
+            own, told, breaks, names = state
             self.findings = look([*own, *told], breaks, names, self._texts)
             self._compared = state
 

@@ -267,8 +267,7 @@ class View:
 
     async def _look_at_open(self, events: dict[str, Any], now: float) -> None:
         """What is open may turn out to be of another kind, or have another cause."""
-        troubled = [stats for stats in list(self._record.stats.values()) if stats.troubled()]
-        for place, stats in enumerate(troubled):
+        for place, stats in enumerate(list(self._record.troubled)):
             for each in stats.unfinished(now):
                 key = stats.event_id(each.number)
                 if key in events and events[key]["end"] is None:

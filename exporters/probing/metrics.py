@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 from time import monotonic, time
@@ -24,14 +25,34 @@ def collect(record: Record) -> Iterator[Metric]:
     """All families; safe to call from another thread (counts may be a probe apart from each other)."""
     now = monotonic()
     everyone = list(record.stats.values())
-    events = {stats.spec.key: stats.current(now) for stats in everyone if stats.troubled()}
+    events = {stats.spec.key: stats.current(now) for stats in list(record.troubled)}
     for name, read in PER_STREAM.items():
         metric = record.catalog.metric(name)
         yield Table(name, metric.help, metric.kind, partial(_rows, everyone, read, events, now))
     yield _info(record, everyone)
-    yield from _clocks(record, everyone)
+    seen = record.surveyed()
+    yield from _clocks(record, seen.offsets)
     yield from _by_shape(record)
-    yield from _of_ourselves(record)
+    yield from _of_ourselves(record, seen.coverage)
+
+
+@dataclass(slots=True)
+class Survey:
+    """What is asked of all streams at once."""
+
+    at: float = field(default_factory=monotonic)
+    offsets: dict[str, Offset] = field(default_factory=dict)  # by target that tells its time: who knows best
+    coverage: dict[str, float] = field(default_factory=dict)  # by path, of the stream that was observed least
+
+    def add(self, stats: Stats) -> None:
+        """Ask this one, too."""
+        target, path = stats.spec.target, stats.spec.path
+        known = self.offsets.get(target)
+        if stats.offset.error < (known.error if known else inf):
+            self.offsets[target] = stats.offset
+        share = stats.coverage(self.at)
+        if share is not None:
+            self.coverage[path] = min(share, self.coverage.get(path, 1.0))
 
 
 def _family(record: Record, name: str) -> CounterMetricFamily | GaugeMetricFamily:
@@ -67,13 +88,7 @@ def _by_shape(record: Record) -> Iterator[Metric]:
     yield from tables.values()
 
 
-def _clocks(record: Record, everyone: Sequence[Stats]) -> Iterator[Metric]:
-    """Of each target that tells its time, by the stream that knows best."""
-    best: dict[str, Offset] = {}
-    for stats in everyone:
-        known = best.get(stats.spec.target)
-        if stats.offset.error < (known.error if known else inf):
-            best[stats.spec.target] = stats.offset
+def _clocks(record: Record, best: Mapping[str, Offset]) -> Iterator[Metric]:
     offset = _family(record, "ovnwatch_clock_offset_seconds")
     error = _family(record, "ovnwatch_clock_offset_error_seconds")
     for target, found in best.items():
@@ -82,7 +97,7 @@ def _clocks(record: Record, everyone: Sequence[Stats]) -> Iterator[Metric]:
     yield from (offset, error)
 
 
-def _of_ourselves(record: Record) -> Iterator[Metric]:
+def _of_ourselves(record: Record, least: Mapping[str, float]) -> Iterator[Metric]:
     source = record.self_source
     skipped = _family(record, "ovnwatch_probes_skipped_total")
     for reason, count in record.skipped.items():
@@ -97,7 +112,7 @@ def _of_ourselves(record: Record) -> Iterator[Metric]:
     if counted is not None:
         throttled.add_metric([source], counted)
     coverage = _family(record, "ovnwatch_coverage_ratio")
-    for path, share in _least_coverage(record).items():
+    for path, share in least.items():
         coverage.add_metric([source, path], share)
     errors = _family(record, "ovnwatch_journal_errors_total")
     errors.add_metric([source], record.journal.errors if record.journal else 0)
@@ -105,17 +120,6 @@ def _of_ourselves(record: Record) -> Iterator[Metric]:
     lags = HistogramMetricFamily(lag.name, lag.help, labels=lag.labels)
     lags.add_metric([source], *record.lag.buckets())
     yield from (skipped, gaps, stalls, throttled, coverage, errors, lags)
-
-
-def _least_coverage(record: Record) -> dict[str, float]:
-    """By path, of the stream that was observed least."""
-    now = monotonic()
-    least: dict[str, float] = {}
-    for stats in list(record.stats.values()):
-        share = stats.coverage(now)
-        if share is not None:
-            least[stats.spec.path] = min(share, least.get(stats.spec.path, 1.0))
-    return least
 
 
 def _rows(

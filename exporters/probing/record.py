@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from threading import Lock
 from time import monotonic, time
 from typing import Any, NamedTuple
 
@@ -20,14 +20,14 @@ from prometheus_client.core import Metric
 
 from exporters import catalog
 from exporters.api import KEY, fits
-from exporters.gentle import lots
+from exporters.gentle import lots, turns
 from exporters.identity import Identity
 from exporters.journal import SAVE_SECONDS, Journal, Row
 from exporters.probing.egress import Addresses
 from exporters.probing.histogram import Histogram
-from exporters.probing.metrics import collect
+from exporters.probing.metrics import Survey, collect
 from exporters.probing.outage import Event
-from exporters.probing.saved import Saved, SavedShape, SavedStream, Totals
+from exporters.probing.saved import Saved, SavedShape, Totals
 from exporters.probing.stall import Pile
 from exporters.probing.stats import MARK_SECONDS, MARKS, Shape, Stats
 from exporters.probing.status import connections, status
@@ -40,6 +40,7 @@ SKIPPED = ("late", "unresolved")
 # address yet, no descriptor left) lowers its own coverage.
 GAPS = ("stall", "throttled", "suspended", "restart")
 LOT = 25  # streams: a fifth of a millisecond
+JUST_NOW = 5.0  # seconds: what changes slowly need not be asked of thousands of streams again sooner
 LISTED = 1.0  # seconds; a shorter gap is counted, and listed only with others
 CLEARED = "json_extract(item, '$.cause') = 'cleared'"  # of a window: it is where somebody cleared, and has no length
 MOST_NODES = 10_000  # whose boots are remembered
@@ -117,7 +118,8 @@ class Record:
         self.cleared_at = 0.0
         self._added = 0
         self.stats: dict[str, Stats] = {}
-        self.changing = Lock()  # held while an event and the counters change, so that both are saved as of one moment
+        self.troubled: set[Stats] = set()  # those that have events which are not finished
+        self._surveyed = Survey(-math.inf)
         self._saved = _saved(journal) if journal else None
         self.beside = self._saved.beside if self._saved else b""  # saved with the counters, and there after a restart
         for spec in streams:
@@ -253,8 +255,9 @@ class Record:
         at, number = self.clock(now), self._mark + 1
         if self._mark and at - self._marked[self._mark % (MARKS + 1)] < MARK_SECONDS:
             return
-        for stats in list(self.stats.values()):
-            stats.mark(number)
+        for lot in lots(list(self.stats.values()), LOT):
+            for stats in lot:
+                stats.mark(number)
         self._marked = tuple(at if place == number % (MARKS + 1) else was for place, was in enumerate(self._marked))
         self._mark = number
 
@@ -263,6 +266,7 @@ class Record:
         self._seen.pop(key, None)
         stats = self.stats.pop(key, None)
         if stats is not None:
+            self.troubled.discard(stats)
             for event in stats.unfinished(monotonic()):
                 self.put(stats, event.number, event, state="truncated")
 
@@ -392,15 +396,18 @@ class Record:
             await self.save()
             await asyncio.sleep(SAVE_SECONDS)
 
-    def snapshot(self) -> bytes:
-        """All counters, packed; may be asked from another thread.
+    async def snapshot(self) -> bytes:
+        """All counters, packed; what was asked of each stream by the way is `surveyed`.
 
         Each stream at once: of thousands of lists that live until the last is read the collector would make a stall.
         """
         streams: dict[str, Any] = {}
-        for lot in lots(list(self.stats.values()), LOT):
+        survey = Survey()
+        async for lot in turns(list(self.stats.values()), LOT):
             for stats in lot:
-                streams[stats.spec.key] = msgspec.Raw(msgspec.msgpack.encode(self._saved_stream(stats)))
+                streams[stats.spec.key] = msgspec.Raw(msgspec.msgpack.encode(stats.saved()))
+                survey.add(stats)
+        self._surveyed = survey
         saved = Saved(
             streams,
             [
@@ -422,9 +429,14 @@ class Record:
         )
         return msgspec.msgpack.encode(saved)
 
-    def _saved_stream(self, stats: Stats) -> SavedStream:
-        with self.changing:
-            return stats.saved()
+    def surveyed(self) -> Survey:
+        """What is asked of all streams at once, as it is or was just now; safe to call from another thread."""
+        if monotonic() - self._surveyed.at > JUST_NOW:
+            self._surveyed = Survey()
+            for lot in lots(list(self.stats.values()), LOT):
+                for stats in lot:
+                    self._surveyed.add(stats)
+        return self._surveyed
 
     def _resume(self, journal: Journal) -> None:
         """Go on where the process before us ended: its counters, its history, and what it left open."""

@@ -7,7 +7,6 @@ import math
 from array import array
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from threading import Lock
 from time import monotonic, time
 from typing import Any, Protocol
 
@@ -43,7 +42,7 @@ class Keeper(Protocol):
     skipped: dict[str, int]
     stall_seconds: float
     ticked: Callable[[], float]
-    changing: Lock
+    troubled: set[Stats]
 
     @property
     def oldest_mark(self) -> tuple[float, int]: ...
@@ -225,22 +224,17 @@ class Stats:
 
     def opened(self, change: Opened, unfinished: Callable[[float], list[Event]]) -> None:
         """An event began; `unfinished` tells of it, at any time, as it stands then."""
-        with self.record.changing:
-            self.unfinished = unfinished
-            self._begun[change.number] = self.peer, time() - monotonic()
-            self._counted[change.number] = 0.0
-            self.record.put(self, change.number, None)
+        self.unfinished = unfinished
+        self._begun[change.number] = self.peer, time() - monotonic()
+        self._counted[change.number] = 0.0
+        self.record.troubled.add(self)
+        self.record.put(self, change.number, None)
 
     def counted(self, change: Counted) -> None:
-        with self.record.changing:
-            self._add(change.ledger, change.seconds)
-            self._counted[max(self._counted)] += change.seconds  # only the newest can be failing still
+        self._add(change.ledger, change.seconds)
+        self._counted[max(self._counted)] += change.seconds  # only the newest can be failing still
 
     def finished(self, change: Finished, *, stall_overlap: bool) -> None:
-        with self.record.changing:
-            self._finish(change, stall_overlap=stall_overlap)
-
-    def _finish(self, change: Finished, *, stall_overlap: bool) -> None:
         event = change.event
         del self._counted[event.number]
         self._add(change.ledger, change.seconds)
@@ -257,6 +251,8 @@ class Stats:
             self.breaks += 1
         self.record.put(self, event.number, event, stall_overlap=stall_overlap)
         del self._begun[event.number]
+        if not self._begun:
+            self.record.troubled.discard(self)
 
     def saved(self) -> SavedStream:
         """What `resume` takes."""
@@ -323,16 +319,16 @@ class Stats:
 
     def cut(self, slept: float) -> None:
         """We slept for so long: what is open may have ended in it."""
-        with self.record.changing:
-            for event in self.unfinished(monotonic()):
-                event = replace(event, upper=event.upper + slept)  # noqa: PLW2901 - the same one, as it is known now
-                lengths = {"lower": event.lower, "estimate": event.estimate, "upper": event.upper}
-                self.truncated({"kind": event.kind, "duration": lengths}, self._counted.pop(event.number))
-                self.record.put(self, event.number, event, state="truncated", stall_overlap=True)
-            self.unfinished = lambda _now: []
-            self._begun.clear()
-            self._counted.clear()
-            self.serial = self.record.next_serial()  # the numbers of events begin anew
+        for event in self.unfinished(monotonic()):
+            event = replace(event, upper=event.upper + slept)  # noqa: PLW2901 - the same one, as it is known now
+            lengths = {"lower": event.lower, "estimate": event.estimate, "upper": event.upper}
+            self.truncated({"kind": event.kind, "duration": lengths}, self._counted.pop(event.number))
+            self.record.put(self, event.number, event, state="truncated", stall_overlap=True)
+        self.unfinished = lambda _now: []
+        self._begun.clear()
+        self.record.troubled.discard(self)
+        self._counted.clear()
+        self.serial = self.record.next_serial()  # the numbers of events begin anew
         self.state("unknown")
 
     def _add(self, ledger: str, seconds: float) -> None:
@@ -346,10 +342,6 @@ class Stats:
     def current(self, now: float) -> Event | None:
         """The open event as it stands, if there is one."""
         return next((event for event in self.unfinished(now) if event.end_latest is None), None)
-
-    def troubled(self) -> bool:
-        """Is any event of it not finished?"""
-        return bool(self._begun)
 
     def seen(self) -> bool:
         return self.now_state != "unknown"
