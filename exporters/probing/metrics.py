@@ -89,12 +89,15 @@ def _by_shape(record: Record) -> Iterator[Metric]:
 
 
 def _clocks(record: Record, best: Mapping[str, Offset]) -> Iterator[Metric]:
-    offset = _family(record, "ovnwatch_clock_offset_seconds")
-    error = _family(record, "ovnwatch_clock_offset_error_seconds")
-    for target, found in best.items():
-        offset.add_metric([record.self_source, target], found.seconds)
-        error.add_metric([record.self_source, target], found.error)
-    yield from (offset, error)
+    """Tables, too: of thousands of targets the samples of others would be garbage enough for a stall."""
+
+    def rows(read: Callable[[Offset], float]) -> Iterator[tuple[Labels, float]]:
+        return ((Labels({"source": record.self_source, "target": each}), read(found)) for each, found in best.items())
+
+    reads = {"": lambda found: found.seconds, "_error": lambda found: found.error}
+    for name, read in reads.items():
+        metric = record.catalog.metric(f"ovnwatch_clock_offset{name}_seconds")
+        yield Table(metric.name, metric.help, metric.kind, partial(rows, read))
 
 
 def _of_ourselves(record: Record, least: Mapping[str, float]) -> Iterator[Metric]:

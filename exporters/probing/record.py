@@ -255,7 +255,7 @@ class Record:
         at, number = self.clock(now), self._mark + 1
         if self._mark and at - self._marked[self._mark % (MARKS + 1)] < MARK_SECONDS:
             return
-        for lot in lots(list(self.stats.values()), LOT):
+        for lot in lots(list(self.stats.values()), 20 * LOT):
             for stats in lot:
                 stats.mark(number)
         self._marked = tuple(at if place == number % (MARKS + 1) else was for place, was in enumerate(self._marked))
