@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import yaml
 
-from exporters.catalog import EVERYWHERE, Catalog, Recorded, Threshold, metrics_in, placeholders
+from exporters.catalog import EVERYWHERE, SCRAPE_LABELS, Catalog, Recorded, Threshold, metrics_in, placeholders
 
 # Which series can be asked: all; those of our exporters alone; those of others alone, and then nothing is recorded.
 Reach = Literal["all", "own", "others"]
@@ -47,13 +47,15 @@ def rule_files(
     intervals: dict[str, dict[str, str]] = defaultdict(dict)
     if reach != "others":
         for recorded in catalog.recorded.values():
-            expr = recorded.query if reach == "all" else recorded.own
+            expr = recorded.query if reach == "all" else _in_one_namespace(recorded.own)
             rules[recorded.category].append({"record": recorded.name, "expr": expr})
             if recorded.every:
                 intervals[recorded.category] = {"interval": duration(recorded.every * scale_for)}
     for threshold in catalog.thresholds.values():
         if told(threshold, catalog, reach):
             found = threshold if reach != "others" else written_out(threshold, catalog)
+            if reach == "own":
+                found = replace(found, query=_in_one_namespace(found.query))
             rules[threshold.category] += alerts(found, catalog, scale_for, runbook_base)
     return {
         f"{category}.yaml": {"groups": [{"name": f"ovnwatch-{category}", **intervals[category], "rules": those}]}
@@ -71,6 +73,16 @@ def told(threshold: Threshold, catalog: Catalog, reach: Reach) -> bool:
         return asked <= catalog.metrics.keys() | catalog.recorded.keys() | everywhere
     recorded = {name for name, each in catalog.recorded.items() if each.others}
     return bool(asked) and asked <= recorded | catalog.foreign.keys() - everywhere
+
+
+def _in_one_namespace(query: str) -> str:
+    """The query where each series, what is recorded as well, has one and the same `namespace`, as OpenShift has it.
+
+    What is recorded of series without it would have it all the same, and be compared with none that lacks it.
+    """
+    scraped = ", ".join(SCRAPE_LABELS)
+    query = query.replace(scraped, ", ".join(each for each in SCRAPE_LABELS if each != "namespace"))
+    return re.sub(r"max without \(namespace\) \(([^()]*)\)", r"\1", query)
 
 
 def written_out(threshold: Threshold, catalog: Catalog) -> Threshold:

@@ -1,5 +1,7 @@
 """The forms of rules: each is what its schema says, and asks only for what is there where it is taken."""
 
+import copy
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -125,4 +127,57 @@ def test_the_platforms_alerts_fire_on_what_the_cluster_tells(tmp_path: Path) -> 
     ]
     files = [str(each) for each in tmp_path.iterdir()]
     (tmp_path / "case").write_text(yaml.safe_dump({"rule_files": files, "evaluation_interval": "1m", "tests": tests}))
+    promtool("test", "rules", str(tmp_path / "case"))
+
+
+NAMESPACE = "ovnwatch"
+IT = f'namespace="{NAMESPACE}"'
+# Who reads what is recorded: elsewhere all series have the same labels.
+READS_RECORDED = {
+    each["alert"]
+    for each in found("openshift-user")
+    if "alert" in each and catalog.metrics_in(each["expr"]) & CATALOG.recorded.keys()
+}
+CASES = [each for each in sorted((Path(__file__).parent / "rules").glob("*.yaml")) if each.stem in READS_RECORDED]
+
+
+class Words(yaml.SafeLoader):
+    """Reads 0x9 as it stands: ten zeros, and no number."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [each for each in resolvers if each[0] != "tag:yaml.org,2002:int"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+def in_one_namespace(test: dict[str, Any]) -> dict[str, Any]:
+    """A test of rules where all series, and all alerts, have the namespace that is enforced."""
+    for each in test["input_series"]:
+        name, _, labels = each["series"].removesuffix("}").partition("{")
+        kept = [label for label in re.findall(r'\w+="(?:[^"\\]|\\.)*"', labels) if not label.startswith("namespace=")]
+        each["series"] = f"{name}{{{','.join([*kept, IT])}}}"
+    for fires in (fires for each in test["alert_rule_test"] for fires in each["exp_alerts"]):
+        fires["exp_labels"]["namespace"] = NAMESPACE
+    test.pop("promql_expr_test", None)
+    return test
+
+
+def of_ours(test: dict[str, Any]) -> bool:
+    names = {each["series"].partition("{")[0] for each in test["input_series"]}
+    return "alert_rule_test" in test and all(each == "up" or each.startswith("ovnwatch_") for each in names)
+
+
+@pytest.mark.system("promtool")
+@pytest.mark.parametrize("case", CASES, ids=lambda each: each.stem)
+def test_an_alert_fires_where_a_namespace_is_enforced(case: Path, tmp_path: Path) -> None:
+    """Each series has it then, and so has whatever is recorded and whoever fires, as the operator's proxy sees to."""
+    text = yaml.load(case.read_text(), Words)
+    for file in text["rule_files"]:
+        spec = copy.deepcopy(OBJECTS["openshift-user"][Path(file).name]["spec"])
+        for rule in (rule for group in spec["groups"] for rule in group["rules"]):
+            rule.setdefault("labels", {})["namespace"] = NAMESPACE
+        (tmp_path / Path(file).name).write_text(rules.render(spec))
+    tests = [in_one_namespace(each) for each in text["tests"] if of_ours(each)]
+    assert tests
+    (tmp_path / "case").write_text(yaml.safe_dump(text | {"rule_files": [f"{tmp_path}/*.yaml"], "tests": tests}))
     promtool("test", "rules", str(tmp_path / "case"))
