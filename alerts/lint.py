@@ -18,7 +18,7 @@ ASKS_WHETHER = re.compile(r"\b(?:and|unless) [a-zA-Z_:][\w:]*(?:\{[^}]*\})?(?: o
 RATES = re.compile(r"\b(?:rate|irate|increase)\s*\(\s*([a-zA-Z_:][\w:]*)")
 COUNTING = re.compile(r"\b(?:rate|irate|increase|resets)\s*\(\s*([a-zA-Z_:][\w:]*)")
 # What a counter was when it was read last: by the same group, in its turn before.
-READ_LAST = re.compile(r"last_over_time\(([\w:]+:read)\[\w+\]\)")
+READ_LAST = re.compile(r"last_over_time\(([\w:]+:(?:read|whole))\[\w+\]\)")
 PATTERN = re.compile(r"""[=!]~\s*"([^"]*)\"""")
 META = re.compile(r"[.|*+?()\[\]{}\\]")
 
@@ -37,7 +37,7 @@ def faults(files: Mapping[str, Mapping[str, Any]], catalog: Catalog) -> list[str
                 if identity in seen:
                     found.append(f"{name}: {title}: stands twice")
                 seen.add(identity)
-                if title.endswith(":read"):
+                if title.endswith((":read", ":whole")):
                     faulty = _read(title, rule["expr"], catalog)
                 else:
                     faulty = _expression(rule["expr"], catalog, recorded)
@@ -58,8 +58,9 @@ def _read(title: str, query: str, catalog: Catalog) -> Iterator[str]:
     """What keeps a counter as it is keeps just that counter, or it and what is added to it where there is more."""
     counter = title.split(":")[1] + "_total"
     metric = catalog.metrics.get(counter)
-    more = re.fullmatch(rf"{counter} \+ \(.+\)\s+or {counter}", query)
-    if metric is None or metric.kind != "counter" or not (query == counter or more):
+    plain = re.sub(r"^max without \([^)]*\) \(\s*(.*?)\s*\)$", r"\1", query, flags=re.DOTALL)
+    more = re.fullmatch(rf"{counter} \+ \(.+\)\s+or {counter}", plain)
+    if metric is None or metric.kind != "counter" or not (plain == counter or more):
         yield "is not the counter that it is named after"
 
 

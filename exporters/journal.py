@@ -224,6 +224,9 @@ class Journal:
     async def close(self) -> None:
         """Save once more and let go of the file."""
         await self.save()
+        if self._taking is not None and not self._taking.done():  # then what waits for it is not in the thread's hands
+            await asyncio.wait([self._taking], timeout=WAIT_SECONDS)
+            await asyncio.sleep(0)
         self._closed = True
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._reader, self._reading.close)
@@ -257,7 +260,11 @@ class Journal:
         # They come first, so that no event is in them whose end is not in the same transaction. What comes while they
         # are taken has its own counters beside it, and a higher number than they say.
         self._taking = asyncio.ensure_future(self.snapshot())
-        self._taking.add_done_callback(lambda taken: self._hand_over(turn, now, seq, taken.result()))
+        self._taking.add_done_callback(lambda taken: self._taken(turn, now, seq, taken))
+
+    def _taken(self, turn: asyncio.Future[None], now: float, seq: int, taken: asyncio.Future[bytes]) -> None:
+        if not taken.cancelled():  # as when the loop ends
+            self._hand_over(turn, now, seq, taken.result())
 
     def _hand_over(self, turn: asyncio.Future[None], now: float, seq: int, value: bytes) -> None:
         if self._closed:

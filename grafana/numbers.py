@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from grafana import looks, panels
 from grafana.grid import Size
 from grafana.parts import Link, Panel, Query
-from grafana.queries import KNOWN, about, all_states, at_least, at_most, now_of, worst
+from grafana.queries import KNOWN, about_at_worst, all_states, at_least, at_most, now_of, worst
 
 
 def down_now(more: str = "", links: Sequence[Link] = ()) -> Panel:
@@ -42,7 +42,7 @@ def outage_seconds(more: str, size: Size) -> Panel:
         f"Good: 0 s{more}",
         [
             Query(worst(at_least()), "at least"),
-            Query(worst(about()), "about"),
+            Query(worst(about_at_worst()), "about"),
             Query(worst(at_most()), "at most"),
         ],
         unit="seconds",

@@ -57,25 +57,33 @@ def measured(counter: str) -> str:
     return streams(_gained(counter))
 
 
-def about() -> str:
-    """Outage seconds of the range, one value a stream; never less than at least."""
-    return measured("ovnwatch_outage_seconds")
+def at_least() -> str:
+    """Outage seconds of the range at least, one value a stream; of an open outage as it stands now."""
+    return measured("ovnwatch_outage_seconds_lower")
 
 
 def at_most() -> str:
-    """The same at most; of an outage that turned out to be less, what it was taken for while it was open."""
+    """The same at most."""
     return measured("ovnwatch_outage_seconds_upper")
 
 
-def at_least() -> str:
-    """The same at least; of an open outage as it stands now."""
-    counter = "ovnwatch_outage_seconds_lower"
-    return streams(f"{_gained(counter)} or clamp_max({STREAM_LEVEL}:{counter}:open{ANY}, $__range_s)")
+def about() -> str:
+    """Outage seconds of the range, one value a stream; less where some of an outage looked like a frozen peer first."""
+    return measured("ovnwatch_outage_seconds")
+
+
+def about_at_worst() -> str:
+    """The same of the worst stream, no less than at least."""
+    each = (f'label_replace(max({expr}), "beside", "{n}", "", "")' for n, expr in enumerate((about(), at_least())))
+    return f"max({' or '.join(each)})"
 
 
 def worst(lost: str) -> str:
-    """The worst of streams that lost anything; 0 where none did and somebody looks."""
-    return f"(max({lost}) or {quiet()})"
+    """The worst of streams that lost anything; 0 where none did and somebody looks.
+
+    The edge of a range may cut off what an outage was taken for, and leave the correction.
+    """
+    return f"(clamp_min(max({lost}), 0) or {quiet()})"
 
 
 def all_of(gained: str) -> str:

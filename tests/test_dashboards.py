@@ -633,12 +633,41 @@ BOUNDS = {
         40.0,
         42.0,
     ),
+    "one whose edge the range cuts": (
+        ANSWERED
+        | {"outage_seconds_lower_total": "0 0 0 600 600", "outage_seconds_upper_total": "0 0 0 602 602"}
+        | {"outage_open": "1 1 1 0 0", "last_outage_lower_seconds": "480 510 540 600 600"}
+        | {"last_outage_upper_seconds": "482 512 542 602 602"},
+        120.0,
+        602.0,  # nobody read it before the range: it may be of it as a whole
+    ),
+    "one that turned out to be less": (
+        ANSWERED
+        | {"outage_seconds_lower_total": "0x9", "outage_seconds_upper_total": "0x9", "outage_open": "0 1 1 0 0"}
+        | {"last_outage_lower_seconds": "_ 1 31 _ _", "last_outage_upper_seconds": "_ 3 33 _ _"},
+        0.0,
+        0.0,
+    ),
+    "one that was open when it was first read": (
+        {"stream_state": "_ _ _ 1x6", "observed_seconds_total": "_ _ _ 0+30x6"}
+        | {"last_success_timestamp_seconds": "_ _ _ 0x6"}
+        | {"outage_seconds_lower_total": "_ _ _ 0x6", "outage_seconds_upper_total": "_ _ _ 0x6"}
+        | {"outage_open": "_ _ _ 1x6", "last_outage_lower_seconds": "_ _ _ 240 270"}
+        | {"last_outage_upper_seconds": "_ _ _ 242 272"},
+        30.0,
+        272.0,
+    ),
+    "before the exporter counted anew": (
+        ANSWERED | {"outage_seconds_lower_total": "7 7 9 0 0", "outage_seconds_upper_total": "9 9 13 0 0"},
+        2.0,
+        4.0,
+    ),
     "one whose exporter is gone": (
         GONE
         | {"outage_seconds_lower_total": "0 0 0 stale", "outage_seconds_upper_total": "0 0 0 stale"}
         | {"outage_open": "0 1 1 stale", "last_outage_lower_seconds": "_ 1 31 stale"}
         | {"last_outage_upper_seconds": "_ 3 33 stale"},
-        None,
+        31.0,
         33.0,
     ),
     "one that its exporter took up again": (
@@ -789,7 +818,7 @@ async def look(folder: Path) -> Looked:
         nowhere = await everything(here, target="nowhere", path="egress")
         await here.children.kill(here.peers["b"])
         await here.until("sum(ovnwatch_outage_open) == 6 and on () absent(ovnwatch_stream_up{source='b'})")
-        await here.until(f"count({queries.STREAM_LEVEL}:ovnwatch_outage_seconds_lower:open) == 6")
+        await here.until(f"count({queries.STREAM_LEVEL}:ovnwatch_outage_seconds_lower:gained > 0) == 6")
         await here.until(f"count({queries.STREAM_LEVEL}:ovnwatch_stream_state:gone) == 3")
         return Looked(after, nobody, nowhere, await everything(here))
 

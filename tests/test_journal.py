@@ -174,6 +174,26 @@ def test_an_event_that_comes_while_the_counters_are_taken_is_in_the_same_transac
     using(tmp_path / "j.db", work)
 
 
+def test_who_closes_while_the_counters_are_taken_waits_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journals, "WAIT_SECONDS", 0.3)
+
+    async def work(journal: Journal) -> None:
+        async def snapshot() -> bytes:
+            await asyncio.sleep(0.4)
+            return b"counters"
+
+        journal.snapshot = snapshot
+        saving = asyncio.create_task(journal.save())
+        await asyncio.sleep(0)
+        journal.put(row(1))
+        await saving
+
+    using(tmp_path / "j.db", work)
+    assert [each.seq for each in reopened(tmp_path / "j.db")] == [1]
+
+
 def test_what_is_put_in_one_go_is_one_transaction(tmp_path: Path) -> None:
     async def work(journal: Journal) -> None:
         taken: list[int] = []

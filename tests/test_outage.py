@@ -350,7 +350,7 @@ def test_rule_11_fresh_connections_off_the_grid_add_nothing_to_the_estimate() ->
     assert event.estimate == pytest.approx(0.2)
 
 
-@pytest.mark.parametrize("line", ["..xx", "..rr", "..xssssx", "..rsssrsssr", "..xssssss"])
+@pytest.mark.parametrize("line", ["..xx", "..rr", "..xssssx", "..rsssrsssr", "..xssssss", "..xfff"])
 @pytest.mark.parametrize("extra", [[], [no_handshake(0.23, 21, grid=False), no_handshake(0.29, 22, grid=False)]])
 def test_rule_11_of_an_open_outage_no_less_is_counted_than_its_lower_bound(line: str, extra: list[Verdict]) -> None:
     story = told([*http(line), *extra])

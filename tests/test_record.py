@@ -567,6 +567,24 @@ def test_promtool_finds_nothing_to_improve(make: Any) -> None:
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("over", ["before the page", "while it is made"])
+def test_an_outage_that_ends_is_on_a_page_once(over: str) -> None:
+    record = Record([stream(1)], OURSELVES)
+    stats = the_stream(record)
+    begin(stats, 1)
+    if over == "before the page":  # and not told apart yet
+        done = event(1, end=monotonic() - 0.1)
+        stats.unfinished = lambda _: [done]
+    page: dict[str, float] = {}
+    for metric in record.collect():
+        if not page and over == "while it is made":
+            end(stats, 1)
+        page |= {sample.name: sample.value for sample in metric.samples}
+    assert page["ovnwatch_outage_open"] == 1
+    assert page["ovnwatch_last_outage_lower_seconds"] == pytest.approx(1.8)
+    assert page["ovnwatch_outage_seconds_lower_total"] == page["ovnwatch_outage_seconds_upper_total"] == 0
+
+
 def test_a_snapshot_gives_the_collector_nothing_to_look_at() -> None:
     """Else each is a stall of all streams: of thousands at once young objects are many, and they get old."""
     record = Record([stream(1, target=f"there-{number}") for number in range(2000)], OURSELVES)

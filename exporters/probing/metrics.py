@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 from time import monotonic, time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
@@ -20,12 +20,15 @@ from exporters.probing.stats import Stats
 if TYPE_CHECKING:
     from exporters.probing.record import Record
 
+TRIES = 3
+
 
 def collect(record: Record) -> Iterator[Metric]:
     """All families; safe to call from another thread (counts may be a probe apart from each other)."""
     now = monotonic()
     everyone = list(record.stats.values())
-    events = {stats.spec.key: stats.current(now) for stats in list(record.troubled)}
+    # First of all, and together: an outage that ends while the page is made must not be in it twice, or not at all.
+    events = {stats.spec.key: _moment(stats, now) for stats in list(record.troubled)}
     for name, read in PER_STREAM.items():
         metric = record.catalog.metric(name)
         yield Table(name, metric.help, metric.kind, partial(_rows, everyone, read, events, now))
@@ -34,6 +37,24 @@ def collect(record: Record) -> Iterator[Metric]:
     yield from _clocks(record, seen.offsets)
     yield from _by_shape(record)
     yield from _of_ourselves(record, seen.coverage)
+
+
+class Moment(NamedTuple):
+    """What is known of a stream at one time of which something is not over, or not told apart yet."""
+
+    event: Event | None
+    lower: float
+    upper: float
+
+
+def _moment(stats: Stats, now: float) -> Moment:
+    for _ in range(TRIES):  # the loop may finish an event while we look
+        bounds = stats.lower_seconds, stats.upper_seconds
+        unfinished = stats.unfinished(now)
+        if bounds == (stats.lower_seconds, stats.upper_seconds):
+            break
+    still_open = (event for event in unfinished if event.end_latest is None)
+    return Moment(next(still_open, unfinished[-1] if unfinished else None), *bounds)
 
 
 @dataclass(slots=True)
@@ -126,7 +147,7 @@ def _of_ourselves(record: Record, least: Mapping[str, float]) -> Iterator[Metric
 
 
 def _rows(
-    everyone: Sequence[Stats], read: Reader, events: Mapping[str, Event | None], now: float
+    everyone: Sequence[Stats], read: Reader, events: Mapping[str, Moment], now: float
 ) -> Iterator[tuple[Labels, float]]:
     """A metric of every stream of which it is known."""
     for stats in everyone:
@@ -135,35 +156,43 @@ def _rows(
             yield stats.labels, value
 
 
-Reader = Callable[[Stats, Event | None, float], float | None]
+Reader = Callable[[Stats, Moment | None, float], float | None]
 
 
-def _outage_open(stats: Stats, event: Event | None, _now: float) -> float | None:
+def _event(moment: Moment | None) -> Event | None:
+    return moment.event if moment else None
+
+
+def _outage_open(stats: Stats, moment: Moment | None, _now: float) -> float | None:
     if not stats.seen():
         return None
+    event = _event(moment)
     return 1.0 if event is not None and event.kind == "outage" else 0.0
 
 
-def _state(stats: Stats, event: Event | None, now: float) -> float:
+def _state(stats: Stats, moment: Moment | None, now: float) -> float:
     """What a stream is in, by the codes of boards, where 2 and 5 are what nobody tells and what is over by now."""
     if not stats.seen():
         return 3.0
     if not stats.watching(now):
         return 4.0
+    event = _event(moment)
     if event is not None and event.kind == "outage":
         return 7.0
     return 1.0 if stats.now_state == "up" else 6.0
 
 
 def _last_outage(read: Callable[[Event | Last], float]) -> Reader:
-    def value(stats: Stats, event: Event | None, _now: float) -> float | None:
+    def value(stats: Stats, moment: Moment | None, _now: float) -> float | None:
+        event = _event(moment)
         last = event if event is not None and event.kind == "outage" else stats.last_outage
         return None if last is None else read(last)
 
     return value
 
 
-def _last_start(stats: Stats, event: Event | None, _now: float) -> float | None:
+def _last_start(stats: Stats, moment: Moment | None, _now: float) -> float | None:
+    event = _event(moment)
     if event is not None and event.kind == "outage":
         return event.start + (time() - monotonic())
     return stats.last_outage.start if stats.last_outage else None
@@ -171,27 +200,27 @@ def _last_start(stats: Stats, event: Event | None, _now: float) -> float | None:
 
 # To add a metric of a stream: an entry in metrics.yaml, and a line here. None means that nothing is known (no series).
 PER_STREAM: dict[str, Reader] = {
-    "ovnwatch_probes_total": lambda stats, _event, _now: stats.probes,
-    "ovnwatch_stream_up": lambda stats, _event, _now: float(stats.now_state == "up") if stats.seen() else None,
+    "ovnwatch_probes_total": lambda stats, _moment, _now: stats.probes,
+    "ovnwatch_stream_up": lambda stats, _moment, _now: float(stats.now_state == "up") if stats.seen() else None,
     "ovnwatch_stream_state": _state,
-    "ovnwatch_stream_observed": lambda stats, _event, now: float(stats.watching(now)),
-    "ovnwatch_observed_seconds_total": lambda stats, _event, _now: stats.observed_seconds,
-    "ovnwatch_path_slow": lambda stats, _event, _now: float(stats.slow),
-    "ovnwatch_outages_total": lambda stats, _event, _now: stats.outages,
-    "ovnwatch_outage_seconds_total": lambda stats, _event, _now: stats.outage_seconds,
-    "ovnwatch_outage_seconds_lower_total": lambda stats, _event, _now: stats.lower_seconds,
-    "ovnwatch_outage_seconds_upper_total": lambda stats, _event, _now: stats.upper_seconds,
+    "ovnwatch_stream_observed": lambda stats, _moment, now: float(stats.watching(now)),
+    "ovnwatch_observed_seconds_total": lambda stats, _moment, _now: stats.observed_seconds,
+    "ovnwatch_path_slow": lambda stats, _moment, _now: float(stats.slow),
+    "ovnwatch_outages_total": lambda stats, _moment, _now: stats.outages,
+    "ovnwatch_outage_seconds_total": lambda stats, _moment, _now: stats.outage_seconds,
+    "ovnwatch_outage_seconds_lower_total": lambda stats, moment, _now: moment.lower if moment else stats.lower_seconds,
+    "ovnwatch_outage_seconds_upper_total": lambda stats, moment, _now: moment.upper if moment else stats.upper_seconds,
     "ovnwatch_outage_open": _outage_open,
     "ovnwatch_last_outage_lower_seconds": _last_outage(lambda event: event.lower),
     "ovnwatch_last_outage_estimate_seconds": _last_outage(lambda event: event.estimate),
     "ovnwatch_last_outage_upper_seconds": _last_outage(lambda event: event.upper),
     "ovnwatch_last_outage_start_timestamp_seconds": _last_start,
-    "ovnwatch_last_outage_end_timestamp_seconds": lambda stats, _event, _now: (
+    "ovnwatch_last_outage_end_timestamp_seconds": lambda stats, _moment, _now: (
         stats.last_outage.end if stats.last_outage else None
     ),
-    "ovnwatch_last_success_timestamp_seconds": lambda stats, _event, _now: stats.last_success or None,
-    "ovnwatch_connection_breaks_total": lambda stats, _event, _now: stats.breaks,
-    "ovnwatch_connection_break_seconds_total": lambda stats, _event, _now: stats.break_seconds,
-    "ovnwatch_peer_frozen_total": lambda stats, _event, _now: stats.frozen,
-    "ovnwatch_peer_frozen_seconds_total": lambda stats, _event, _now: stats.frozen_seconds,
+    "ovnwatch_last_success_timestamp_seconds": lambda stats, _moment, _now: stats.last_success or None,
+    "ovnwatch_connection_breaks_total": lambda stats, _moment, _now: stats.breaks,
+    "ovnwatch_connection_break_seconds_total": lambda stats, _moment, _now: stats.break_seconds,
+    "ovnwatch_peer_frozen_total": lambda stats, _moment, _now: stats.frozen,
+    "ovnwatch_peer_frozen_seconds_total": lambda stats, _moment, _now: stats.frozen_seconds,
 }

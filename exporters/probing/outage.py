@@ -380,7 +380,7 @@ class Book:
         certain = _least(run) if run.first_fresh == "path" else 0.0  # any other may yet be of another book
         due = max(points * self.interval, certain) - sum(run.counted.values())
         if due > 0:
-            ledger = run.point_ledger
+            ledger: Ledger = "path" if run.first_fresh == "path" else run.point_ledger
             run.counted[ledger] = run.counted.get(ledger, 0.0) + due
             yield Counted(ledger, due)
 

@@ -39,7 +39,7 @@ SKIPPED = ("late", "unresolved")
 # Why the exporter as a whole did not observe; no second is in two of them. A stream that cannot be probed by itself (no
 # address yet, no descriptor left) lowers its own coverage.
 GAPS = ("stall", "throttled", "suspended", "restart")
-LOT = 25  # streams: a fifth of a millisecond
+LOT = 100  # streams: less than a millisecond
 JUST_NOW = 5.0  # seconds: what changes slowly need not be asked of thousands of streams again sooner
 LISTED = 1.0  # seconds; a shorter gap is counted, and listed only with others
 CLEARED = "json_extract(item, '$.cause') = 'cleared'"  # of a window: it is where somebody cleared, and has no length
@@ -255,7 +255,7 @@ class Record:
         at, number = self.clock(now), self._mark + 1
         if self._mark and at - self._marked[self._mark % (MARKS + 1)] < MARK_SECONDS:
             return
-        for lot in lots(list(self.stats.values()), 20 * LOT):
+        for lot in lots(list(self.stats.values()), 5 * LOT):
             for stats in lot:
                 stats.mark(number)
         self._marked = tuple(at if place == number % (MARKS + 1) else was for place, was in enumerate(self._marked))

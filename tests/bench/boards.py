@@ -35,9 +35,14 @@ NEIGHBOURS = 10  # targets of each
 ONE = "n0"  # the source that is looked at by itself
 HOURS, SHORT_HOURS = 6.0, 0.5
 SCRAPE, STEP = 30, 30  # seconds; no slower scrapes than the boards are made for
-TOLD = {":gained": 60, ":read": 60, ":open": 60, ":gone": 60}  # seconds between what rules record in turns of their own
+TOLD = {
+    ":gained": 60,
+    ":read": 60,
+    ":whole": 60,
+    ":gone": 60,
+}  # seconds between what rules record in turns of their own
 # Of what is recorded only while something is lost there are so many minutes of each stream, and all lose at once.
-LOSING = re.compile(r"^(source|k8s_node:).*:(gained|open|gone)$")
+LOSING = re.compile(r"^(source|k8s_node:).*:(gained|gone)$")
 LOSING_MINUTES = 20
 GONE = ":gone"  # what is gone is not told of any more: the streams of one source are, of as many as are made
 GOAL = 1.0  # seconds of Prometheus' CPU
