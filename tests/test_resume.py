@@ -231,6 +231,30 @@ def test_an_event_that_came_while_the_counters_were_taken_is_as_they_have_it(tmp
     lives(tmp_path / "j.db", first, second)
 
 
+def test_a_gap_that_came_while_the_counters_were_taken_is_counted_once(tmp_path: Path) -> None:
+    async def first(life: Life) -> None:
+        taking, taken = asyncio.Event(), asyncio.Event()
+
+        async def snapshot() -> bytes:
+            taking.set()
+            await taken.wait()
+            return await life.record.snapshot()
+
+        life.journal.snapshot = snapshot
+        saving = asyncio.create_task(life.record.save())
+        await until(taking.is_set)
+        life.record.suspended(30.0)
+        taken.set()
+        await saving
+        life.record.suspended(7.0)
+        await until(lambda: life.journal.served == life.record.seq)
+
+    def second(life: Life) -> None:
+        assert life.record.gaps["suspended"] == pytest.approx(37.0)
+
+    lives(tmp_path / "j.db", first, second)
+
+
 def test_an_estimate_is_not_below_what_was_counted(tmp_path: Path) -> None:
     async def first(life: Life) -> None:
         begin(life.stats, 1)

@@ -426,6 +426,7 @@ class Record:
             dict(self.gaps),
             self.stall_seconds,
             self.beside,
+            self._seq,
         )
         return msgspec.msgpack.encode(saved)
 
@@ -456,9 +457,10 @@ class Record:
         for row in journal.rows("state = 'open' AND kind NOT IN ('window', 'phase')"):
             self._truncate(row, now)
         alive = before.at if before else max((row.at for row in journal.rows(newest=1)), default=now)
+        counted = self._saved.gaps_seq if self._saved else 0
         for row in journal.rows("seq > ? AND kind = 'gap'", (since,)):  # told by a process that ended before it saved
             item = json.loads(row.item)
-            if item["cause"] in self.gaps:  # else it is one of a peer
+            if item["cause"] in self.gaps and row.seq > counted:  # else it is one of a peer, or we have it
                 self.gaps[item["cause"]] += item["duration"]["estimate"]
             alive = max(alive, row.at)
         if now > alive:

@@ -71,6 +71,7 @@ class Saved(msgspec.Struct):
     gaps: dict[str, float]
     stall_seconds: float
     beside: bytes = b""  # what whoever has the record wants kept with it
+    gaps_seq: int = 0  # gaps up to this entry of the history are in `gaps`; they are taken after the streams
 
 
 # Of a stream: what only ever rises, so that of two accounts the higher one is the later.
