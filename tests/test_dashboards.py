@@ -610,6 +610,12 @@ LOST = {
     "nothing, and nobody looks": (ANSWERED | {"stream_state": "4x9", "outage_seconds_total": "0x9"}, None),
     "unknown, for it was never answered": (ANSWERED | {"stream_state": "3x9", "outage_seconds_total": "0x9"}, None),
 }
+# The same of a stream that two tell of: what each says, and the sum.
+TWICE = {
+    "another pod goes on from the journal": ("0 2 stale", "_ _ 9 9 9", 9.0),
+    "another pod counts anew": ("0 5 stale", "_ _ 1 3 3", 7.0),
+    "two jobs scrape one exporter": ("0 0 5 5 5", "0 0 5 5 5", 5.0),
+}
 # The same of the bounds: its counters are of outages that ended, and of those that are open there is more.
 BOUNDS = {
     "nothing": (ANSWERED | {"outage_seconds_lower_total": "0x9", "outage_seconds_upper_total": "0x9"}, 0.0, 0.0),
@@ -686,6 +692,15 @@ BOUNDS = {
 def test_what_a_stream_lost(how: str, tmp_path: Path) -> None:
     series, lost = LOST[how]
     expect(tmp_path, series, queries.worst(queries.about()), [(120, lost)], told=())
+
+
+@pytest.mark.system("promtool")
+@pytest.mark.parametrize("how", TWICE)
+def test_what_a_stream_lost_that_two_tell_of(how: str, tmp_path: Path) -> None:
+    first, second, lost = TWICE[how]
+    one, other = ({f"outage_seconds{bound}_total": told for bound in ("", "_lower")} for told in (first, second))
+    for read in (queries.about, queries.at_least):
+        expect(tmp_path, ANSWERED | one, queries.worst(read()), [(120, lost)], other, told=())
 
 
 @pytest.mark.system("promtool")
