@@ -826,7 +826,8 @@ async def look(folder: Path) -> Looked:
         await here.until("sum(ovnwatch_outage_open) == 0")
         for metric in ("outages", "outage_seconds_lower", "peer_frozen_seconds", "connection_breaks"):
             series = f"{queries.STREAM_LEVEL}:ovnwatch_{metric}"
-            gained = f"sum(ovnwatch_{metric}_total) - sum(min_over_time({series}:read[5m]))"
+            first = "whole" if metric == "outage_seconds_lower" else "read"  # with what was open when it was first read
+            gained = f"sum(ovnwatch_{metric}_total) - sum(min_over_time({series}:{first}[5m]))"
             await here.until(f"abs(sum(sum_over_time({series}:gained[5m])) - ({gained})) < 1e-6")
         after = await everything(here)
         nobody = await everything(here, source="nobody")
