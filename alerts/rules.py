@@ -81,8 +81,7 @@ def _in_one_namespace(query: str) -> str:
     What is recorded of series without it would have it all the same, and be compared with none that lacks it.
     """
     scraped = ", ".join(SCRAPE_LABELS)
-    query = query.replace(scraped, ", ".join(each for each in SCRAPE_LABELS if each != "namespace"))
-    return re.sub(r"max without \(namespace\) \(([^()]*)\)", r"\1", query)
+    return query.replace(scraped, ", ".join(each for each in SCRAPE_LABELS if each != "namespace"))
 
 
 def written_out(threshold: Threshold, catalog: Catalog) -> Threshold:

@@ -207,22 +207,29 @@ def test_what_the_machine_slept_through_is_counted_once_and_what_comes_after_it_
     lives(tmp_path / "j.db", first, second)
 
 
+@contextlib.asynccontextmanager
+async def saving(life: Life) -> AsyncIterator[None]:
+    """What is done in it happens between the beginning of a save and the moment in which counters are taken."""
+    taking, taken = asyncio.Event(), asyncio.Event()
+
+    async def snapshot() -> bytes:
+        taking.set()
+        await taken.wait()
+        return await life.record.snapshot()
+
+    life.journal.snapshot = snapshot
+    saved = asyncio.create_task(life.record.save())
+    await until(taking.is_set)
+    yield
+    taken.set()
+    await saved
+
+
 def test_an_event_that_came_while_the_counters_were_taken_is_as_they_have_it(tmp_path: Path) -> None:
     async def first(life: Life) -> None:
-        taking, taken = asyncio.Event(), asyncio.Event()
-
-        async def snapshot() -> bytes:
-            taking.set()
-            await taken.wait()
-            return await life.record.snapshot()
-
-        life.journal.snapshot = snapshot
-        saving = asyncio.create_task(life.record.save())
-        await until(taking.is_set)
-        begin(life.stats, 1)
-        life.stats.counted(Counted("path", 0.5))
-        taken.set()
-        await saving
+        async with saving(life):
+            begin(life.stats, 1)
+            life.stats.counted(Counted("path", 0.5))
 
     async def second(life: Life) -> None:
         assert life.stats.outages == 1
@@ -233,19 +240,8 @@ def test_an_event_that_came_while_the_counters_were_taken_is_as_they_have_it(tmp
 
 def test_a_gap_that_came_while_the_counters_were_taken_is_counted_once(tmp_path: Path) -> None:
     async def first(life: Life) -> None:
-        taking, taken = asyncio.Event(), asyncio.Event()
-
-        async def snapshot() -> bytes:
-            taking.set()
-            await taken.wait()
-            return await life.record.snapshot()
-
-        life.journal.snapshot = snapshot
-        saving = asyncio.create_task(life.record.save())
-        await until(taking.is_set)
-        life.record.suspended(30.0)
-        taken.set()
-        await saving
+        async with saving(life):
+            life.record.suspended(30.0)
         life.record.suspended(7.0)
         await until(lambda: life.journal.served == life.record.seq)
 

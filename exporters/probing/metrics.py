@@ -59,14 +59,15 @@ def _moment(stats: Stats, now: float) -> Moment:
 
 @dataclass(slots=True)
 class Survey:
-    """What is asked of all streams at once."""
+    """What is asked of all streams, one by one."""
 
-    at: float = field(default_factory=monotonic)
+    at: float = -inf  # monotonic, when the last was asked
     offsets: dict[str, Offset] = field(default_factory=dict)  # by target that tells its time: who knows best
     coverage: dict[str, float] = field(default_factory=dict)  # by path, of the stream that was observed least
 
     def add(self, stats: Stats) -> None:
         """Ask this one, too."""
+        self.at = monotonic()
         target, path = stats.spec.target, stats.spec.path
         known = self.offsets.get(target)
         if stats.offset.error < (known.error if known else inf):

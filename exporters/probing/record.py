@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import math
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -119,7 +118,7 @@ class Record:
         self._added = 0
         self.stats: dict[str, Stats] = {}
         self.troubled: set[Stats] = set()  # those that have events which are not finished
-        self._surveyed = Survey(-math.inf)
+        self._surveyed = Survey()
         self._saved = _saved(journal) if journal else None
         self.beside = self._saved.beside if self._saved else b""  # saved with the counters, and there after a restart
         for spec in streams:
@@ -432,12 +431,14 @@ class Record:
 
     def surveyed(self) -> Survey:
         """What is asked of all streams at once, as it is or was just now; safe to call from another thread."""
-        if monotonic() - self._surveyed.at > JUST_NOW:
-            self._surveyed = Survey()
+        survey = self._surveyed
+        if monotonic() - survey.at > JUST_NOW:
+            survey = Survey()
             for lot in lots(list(self.stats.values()), LOT):
                 for stats in lot:
-                    self._surveyed.add(stats)
-        return self._surveyed
+                    survey.add(stats)
+            self._surveyed = survey
+        return survey
 
     def _resume(self, journal: Journal) -> None:
         """Go on where the process before us ended: its counters, its history, and what it left open."""
