@@ -1,20 +1,29 @@
 """Where to look: what the bastion sees, held against what peers tell, by names that all can be compared by."""
 
+import asyncio
+import gc
 import json
 import time
 from types import MappingProxyType
 from typing import Any
 
 import pytest
+from stage import Stage, outside
 
 from exporters import catalog, times
-from exporters.bastion.look import Placed, look, placed, same
-from exporters.bastion.lookout import LATELY, broken
+from exporters.bastion import look as looking
+from exporters.bastion.look import Placed, placed, same
+from exporters.bastion.lookout import LATELY, Lookout, broken
 from exporters.bastion.told import Status, read
-from exporters.verdict.compare import Seen
+from exporters.gentle import TURN, taken
+from exporters.verdict.compare import Seen, Steps, at_once
 
 TEXTS = catalog.load().where_to_look
 NONE: MappingProxyType[str, Any] = MappingProxyType({})
+
+
+def look(*arguments: Any) -> list[dict[str, Any]]:
+    return at_once(looking.look(*arguments))
 
 
 def streams(target: str, path: str, state: str, source: str = "bastion", cause: str = "") -> list[Placed]:
@@ -117,6 +126,56 @@ def test_a_peers_streams_stand_on_our_clock_and_what_it_did_not_observe_is_unkno
     assert one.seen.since == pytest.approx(now - 3600, abs=0.001)
     assert (one.seen.source_node, one.seen.target_node, one.seen.source_zone) == ("node-a", "node-b", "z")
     assert two.seen.state == "unknown"
+
+
+def test_streams_that_stay_as_they_are_leave_the_collector_nothing() -> None:
+    stage = Stage(outside(200))
+    lookout = Lookout(stage.record, stage.pull)
+
+    async def ask() -> int:
+        await lookout.ask()
+        return len(gc.get_objects())
+
+    async def observe() -> None:
+        first = await ask()
+        for _ in range(3):
+            assert await ask() < first + 100
+        assert lookout.findings == []
+        for stats in stage.streams[::2]:
+            stats.state("down")
+        await lookout.ask()
+        assert {each["key"] for each in lookout.findings} == {"one_protocol"}
+        told = lookout.findings
+        await lookout.ask()
+        assert lookout.findings is told
+
+    asyncio.run(observe())
+
+
+def test_long_work_of_the_loop_is_left_in_the_middle() -> None:
+    order: list[str] = []
+
+    def steps() -> Steps[str]:
+        for _ in range(3):
+            until = time.monotonic() + 2 * TURN
+            while time.monotonic() < until:
+                yield
+            order.append("step")
+        return "done"
+
+    async def others() -> None:
+        for _ in range(3):
+            order.append("other")
+            await asyncio.sleep(0)
+
+    async def both() -> None:
+        beside = asyncio.create_task(others())
+        assert await taken(steps()) == "done"
+        await beside
+
+    asyncio.run(both())
+    assert order.index("other") < order.index("step", 1)
+    assert order.count("other") == order.count("step") == 3
 
 
 def test_a_break_counts_for_a_while() -> None:

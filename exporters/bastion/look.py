@@ -5,14 +5,14 @@ no other, answers behind a target, both names are one, so that what it sees itse
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Any, NamedTuple
 
 from exporters import times
 from exporters.bastion.told import Status
 from exporters.bastion.ways import entered, logical
 from exporters.catalog import Advice
-from exporters.verdict.compare import Finding, Seen, compare_all
+from exporters.verdict.compare import Finding, Seen, Steps, comparing
 
 
 class Placed(NamedTuple):
@@ -64,18 +64,24 @@ def same(answering: Mapping[str, Set[str]]) -> dict[str, str]:
 
 def look(
     streams: Iterable[Placed], breaks: Mapping[str, int], names: Mapping[str, str], texts: Mapping[str, Advice]
-) -> list[dict[str, Any]]:
+) -> Steps[list[dict[str, Any]]]:
     """What is to blame, worst first; `breaks`: connections lately broken, by stream; `names`: see `same`."""
     keys: dict[tuple[str, bool], list[str]] = defaultdict(list)
-    renamed: list[Seen] = []
-    for key, seen, *_ in streams:
-        target = logical(seen.target, seen.path)
-        one = seen._replace(
-            source=names.get(seen.source, seen.source), target=names.get(target, target), breaks=breaks.get(key, 0)
-        )
-        renamed.append(one)
-        keys[one.key, one.fails or one.breaks > 0].append(key)
-    return [_said(finding, keys, texts[finding.key]) for finding in compare_all(renamed)]
+
+    def renamed() -> Iterator[Seen]:
+        for key, seen, *_ in streams:
+            target = logical(seen.target, seen.path)
+            one = seen._replace(
+                source=names.get(seen.source, seen.source), target=names.get(target, target), breaks=breaks.get(key, 0)
+            )
+            keys[one.key, one.fails or one.breaks > 0].append(key)
+            yield one
+
+    said: list[dict[str, Any]] = []
+    for finding in (yield from comparing(renamed())):
+        yield
+        said.append(_said(finding, keys, texts[finding.key]))
+    return said
 
 
 def _said(finding: Finding, keys: Mapping[tuple[str, bool], list[str]], advice: Advice) -> dict[str, Any]:

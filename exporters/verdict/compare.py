@@ -14,10 +14,13 @@ What a key means and where to look stands under `where_to_look` in metrics.yaml.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
+
+Result = TypeVar("Result")
+Steps = Generator[None, None, Result]  # work that may be left between any two of them
 
 # To add a pattern: its key here, at its place from worst to mildest, a rule in RULES, its texts in metrics.yaml.
 KEYS = (
@@ -124,12 +127,14 @@ class Case:
         return [each for each in self.toward if each.path not in MESH and each.path != "egress"]
 
 
-def compare(toward: Iterable[Seen], away: Iterable[Seen] = ()) -> list[Finding]:
+def compare(toward: Sequence[Seen], away: Sequence[Seen] = ()) -> list[Finding]:
     """What is to blame for one target, worst first; `toward`: the streams to it; `away`: those whose source it is."""
+    left = {each for each in toward if each.fails or each.breaks}
+    if toward and not left and not _known(toward):
+        return [_finding([Hint("not_enough_known", (), (), toward)], toward[0].target)]
+    if not left:
+        return []
     case = Case(tuple(sorted(toward)), tuple(sorted(away)), frozenset())
-    left = {each for each in case.toward if each.fails or each.breaks}
-    if case.toward and not left and not _known(case.toward):
-        return [_finding([Hint("not_enough_known", (), (), case.toward)], case.toward[0].target)]
     hints: dict[str, list[Hint]] = defaultdict(list)
     for rule in RULES:
         if not left:
@@ -144,15 +149,41 @@ def compare(toward: Iterable[Seen], away: Iterable[Seen] = ()) -> list[Finding]:
 
 def compare_all(streams: Iterable[Seen]) -> list[Finding]:
     """What is to blame for all that one or more sources see, worst first."""
-    everything = sorted(streams)
+    return at_once(comparing(streams))
+
+
+def comparing(streams: Iterable[Seen]) -> Steps[list[Finding]]:
+    """The same in small steps, for whoever has other things to do between them."""
+    everything: list[Seen] = []
+    toward, away = defaultdict[str, list[Seen]](list), defaultdict[str, list[Seen]](list)
+    for each in streams:
+        yield
+        everything.append(each)
+        toward[each.target].append(each)
+        away[each.source].append(each)
     if _nobody_reaches_anything(everything):
         return [_finding([Hint("network_down", _failing(everything), (), everything)])]
-    toward, away = _groups(everything, "target"), _groups(everything, "source")
-    suspects = {source: hint for source, mine in away.items() if (hint := _suspect(mine, toward))}
-    findings = [_finding([hint], source=source) for source, hint in suspects.items()]
+    findings: list[Finding] = []
+    suspects: set[str] = set()
+    for source, mine in away.items():
+        yield
+        if hint := _suspect(mine, toward):
+            suspects.add(source)
+            findings.append(_finding([hint], source=source))
     for target, seen in toward.items():
+        yield
         findings += compare([each for each in seen if each.source not in suspects], away.get(target, ()))
     return sorted(findings, key=_rank)
+
+
+def at_once(steps: Steps[Result]) -> Result:
+    """Take all steps; what they come to."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
 
 
 def worst(streams: Iterable[Seen]) -> Finding | None:
@@ -405,8 +436,8 @@ def _groups(streams: Iterable[Seen], *fields: str) -> dict[Any, list[Seen]]:
 
 def _finding(hints: Sequence[Hint], target: str = "", source: str = "") -> Finding:
     """One finding of all that rules said under one key."""
-    failing = {each for hint in hints for each in hint.failing}
-    working = {each for hint in hints for each in hint.working}
+    failing = {each.key for hint in hints for each in hint.failing}
+    working = {each.key for hint in hints for each in hint.working}
     known = all(each.state != "unknown" for hint in hints for each in hint.compared)
     clear = all(hint.clear for hint in hints) and known and len(failing) > 1 and len(working) != 1
     return Finding(
@@ -414,9 +445,9 @@ def _finding(hints: Sequence[Hint], target: str = "", source: str = "") -> Findi
         target=target,
         source=source,
         sure="likely" if clear else "possible",
-        failing=tuple(sorted({each.key for each in failing})),
-        working=tuple(sorted({each.key for each in working})),
-        since=min((each.since for each in failing if each.fails), default=None),
+        failing=tuple(sorted(failing)),
+        working=tuple(sorted(working)),
+        since=min((each.since for hint in hints for each in hint.failing if each.fails), default=None),
     )
 
 
