@@ -13,6 +13,7 @@ import struct
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -287,6 +288,20 @@ def late(seconds: float) -> Manner:
         loop = asyncio.get_running_loop()
         while True:
             loop.call_later(seconds, caller.answer, (await caller.request())["seq"])
+
+    return manner
+
+
+def hesitates(seconds: float) -> Manner:
+    """Answers the fourth request of each connection so long after it came, all others at once."""
+
+    async def manner(caller: Caller) -> None:
+        await caller.greet()
+        for number in count(1):
+            seq = (await caller.request())["seq"]
+            if number == 4:
+                await asyncio.sleep(seconds)
+            caller.answer(seq)
 
     return manner
 

@@ -32,6 +32,7 @@ Way = Literal["request", "reply"]
 SYN = (0.0, 1.0, 3.0, 7.0)
 DATA = (0.0, 0.2, 0.6, 1.4, 3.0, 6.2)
 PATIENCE = 3.0
+ACKNOWLEDGE = 0.04  # Linux does so alone when there is no answer for so long
 SLOT = 0.005  # the prober's timers
 RETRY = 0.1
 ROOM = 2  # connections in the queue of a server that is full
@@ -83,6 +84,7 @@ class Connection:
     accepted: float = NEVER
     gone: float = NEVER
     resent: bool = False  # did the client's kernel send anything again?
+    arrived: float = NEVER  # when it was told that the request had arrived that it sent last, and once
 
 
 class Clock:
@@ -157,6 +159,11 @@ class Network:
             conn.resent = conn.resent or index > 0
             arrives = leaves + latency
             fate = self._fate(leaves, "request", conn.accepted)
+            if index == 0:
+                told = min(self._served(arrives), arrives + ACKNOWLEDGE)  # with the reply, if that is soon
+                passes = fate == "pass" and max(arrives, told) < conn.gone
+                passes = passes and self._fate(told, "reply", conn.accepted) == "pass"
+                conn.arrived = told + latency if passes else NEVER
             if fate == "refuse" or (fate == "pass" and arrives >= conn.gone):
                 prober.hears(arrives + (latency if fate == "pass" else 0.0), lambda: prober.ended(conn, "reset"))
                 return
@@ -346,7 +353,8 @@ class Prober:
                 scope, hi = "peer", probe.wrote + self._delta
         if conn is self._live:
             self._live = None
-        self._tell(Down(probe.started, hi, scope, cause, probe.grid, conn.number))
+        arrived = scope == "flow" and conn.arrived <= self.clock.now
+        self._tell(Down(probe.started, hi, scope, cause, probe.grid, conn.number, arrived))
         self._wait(probe.started + PATIENCE, lambda: self._give_up(conn))
         self._again()
 

@@ -1,6 +1,7 @@
 """The twelve rules as timelines; letters and constants are those of `timelines`, times are seconds from point 0."""
 
 import random
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -219,6 +220,17 @@ def test_rule_10_the_three_answers_of_the_old_connection() -> None:
     assert (rescued.event.kind, rescued.ledger, rescued.event.unconfirmed) == ("blip", "path", True)
     assert (slow.event.kind, slow.ledger, slow.event.cause) == ("frozen", "peer", "peer_frozen")
     assert not silent.event.unconfirmed
+
+
+def test_rule_10_what_the_other_kernel_acknowledged_was_not_lost() -> None:
+    """Whenever it is answered, unless that is never, or too late for us to have waited for it."""
+    lost = lost_heartbeat(0.2, 1)
+    assert isinstance(lost.evidence, Down)
+    arrived = replace(lost, evidence=lost.evidence._replace(arrived=True))
+    slow = [told([up(0.1), arrived, up(0.35, 2), late(0.2, 0.2 + after)]).only for after in (0.17, 0.25)]
+    assert [(each.event.kind, each.ledger, each.event.unconfirmed) for each in slow] == [("frozen", "peer", True)] * 2
+    assert told([up(0.1), lost, up(0.35, 2), late(0.2, 0.45)]).kinds == ["blip"]
+    assert told([up(0.1), arrived, up(0.35, 2)]).kinds == ["break"]
 
 
 def test_rule_10_a_second_retransmission_is_a_break_too() -> None:

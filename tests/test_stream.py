@@ -408,6 +408,29 @@ def test_a_slow_path_is_called_slow_and_is_up() -> None:
     run(scenario())
 
 
+@pytest.mark.parametrize("path", ["pod", "route"])
+def test_a_peer_that_hesitates_is_no_outage_of_the_path(path: str) -> None:
+    """Its kernel acknowledges what it is slow to answer; on a route that may have been a proxy's."""
+
+    async def scenario() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            streams = []
+            for protocol in ("tcp", "ws"):
+                server = await stack.enter_async_context(misbehaving(protocol, servers.hesitates(0.24)))
+                streams.append(stream(server.port, protocol, path=path, interval=0.2, prompt=0.12))
+            async with probing(*streams) as record:
+                everyone = list(record.stats.values())
+                if path == "route":
+                    await until(lambda: all(each.outages for each in everyone))
+                    assert {item["kind"] for item in record.history() if item["unconfirmed"]} == {"blip"}
+                    return
+                await until(lambda: all(each.frozen >= 2 for each in everyone))
+                assert [each.outages for each in everyone] == [0, 0]
+                assert {item["kind"] for item in record.history() if item["unconfirmed"]} == {"frozen"}
+
+    run(scenario())
+
+
 def test_a_restarted_server_is_another_instance_after_the_outage() -> None:
     first, second = identify("there", "n1", "z"), identify("there", "n2", "z")
 

@@ -19,7 +19,9 @@ from typing import Any, Protocol
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 CHUNK = 65536
-TOTAL_RETRANS = 100  # offset in tcp_info: eight bytes, then the 24th of its 32-bit numbers
+# Offsets in tcp_info: eight bytes, then the fifth and the 24th of its 32-bit numbers.
+UNACKED = 24
+TOTAL_RETRANS = 100
 
 # What the kernel's errors mean to a prober. What is not here is "other".
 CAUSE_OF_ERRNO = {
@@ -170,10 +172,17 @@ class Connection:
     @property
     def resent(self) -> bool:
         """Did the kernel send anything on it again? (tcp_info of linux/tcp.h: tcpi_total_retrans.)"""
-        if self._sock is None:
-            return False
-        info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TOTAL_RETRANS + 4)
-        return int.from_bytes(info[TOTAL_RETRANS:], sys.byteorder) > 0
+        return self._sock is not None and self._told(self._sock, TOTAL_RETRANS) > 0
+
+    @property
+    def acknowledged(self) -> bool:
+        """Did the kernel at the other end acknowledge all that was sent? (tcp_info: tcpi_unacked.)"""
+        return self._sock is not None and not self._unsent and self._told(self._sock, UNACKED) == 0
+
+    @staticmethod
+    def _told(sock: socket.socket, offset: int) -> int:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, offset + 4)
+        return int.from_bytes(info[offset:], sys.byteorder)
 
     def send(self, data: bytes) -> None:
         """Write now what the socket takes; the rest when it takes more. Nothing happens after the end."""

@@ -21,10 +21,11 @@ and proved by injecting some twenty thousand known interruptions; each says what
  9. Our own stalls move verdicts (the stream does that) and are marked on the outage.
 10. Path, flow and peer are separate books. An established connection lost while a fresh one works at once is a break.
     If the old connection is answered by its first retransmission, it cannot be told from a path outage shorter than
-    the deadline: a blip, marked unconfirmed. If it is answered even before a retransmission could leave, nothing was
-    lost: the peer was slow (marked likewise); so it was, whenever, if a new connection that waited was answered with
-    it. Connections that shake hands, lose nothing and are all answered together are a frozen peer; where others
-    could not even shake hands, one alone was caught by a path that broke just then.
+    the deadline: a blip, marked unconfirmed. If it is answered even before a retransmission could leave, or the
+    kernel at the other end had acknowledged the request when it had been sent once, nothing was lost: the peer was
+    slow (marked likewise); so it was, whenever, if a new connection that waited was answered with it. Connections
+    that shake hands, lose nothing and are all answered together are a frozen peer; where others could not even shake
+    hands, one alone was caught by a path that broke just then.
 11. Estimate = T x failed grid points, less the ordinary latency: unbiased in total. Where a close or a thaw gives a
     sharper edge, that edge; where grid points were skipped, the middles of the two intervals.
 12. Evidence is taken in the order of its times, whatever the order it was decided in.
@@ -87,7 +88,8 @@ class Down(NamedTuple):
     """A probe that failed: the path was down at some moment of [s, hi].
 
     scope says what the failure touches: "path" (no handshake, or an explicit error), "peer" (handshake done, no reply),
-    "flow" (a heartbeat on an established connection). grid: it started at a point of the grid.
+    "flow" (a heartbeat on an established connection). grid: it started at a point of the grid. arrived: the kernel at
+    the other end acknowledged the request, which had been sent once.
     """
 
     s: float
@@ -96,6 +98,7 @@ class Down(NamedTuple):
     cause: str
     grid: bool
     conn: int
+    arrived: bool = False
 
 
 class Closed(NamedTuple):
@@ -186,6 +189,7 @@ class Run:
     causes: Counter[str] = field(default_factory=Counter)
     first_fresh: Scope | None = None
     lost: dict[int, float] = field(default_factory=dict)  # connection -> start of its lost heartbeat
+    arrived: set[int] = field(default_factory=set)  # those of them whose heartbeat was acknowledged all the same
     unreached: bool = False  # a fresh connection failed without a handshake
     shaken: int = 0  # how many fresh connections shook hands and got no reply in time
     waiting: set[int] = field(default_factory=set)  # those of them that may still get one
@@ -359,6 +363,8 @@ class Book:
         if down.scope == "flow":
             if down.cause == SILENCE:
                 run.lost[down.conn] = down.s
+                if down.arrived:
+                    run.arrived.add(down.conn)
             return
         run.first_fresh = run.first_fresh or down.scope
         run.point_ledger = down.scope
@@ -424,7 +430,8 @@ def _kind(run: Run) -> tuple[Ledger, bool]:
         soonest = min((late.e - late.s for late in rescued), default=NEVER)
         if run.flow_closed or soonest > RESCUED:
             return "flow", False
-        return ("peer" if soonest <= UNTOUCHED else "path"), True
+        arrived = all(late.conn in run.arrived for late in rescued)
+        return ("peer" if soonest <= UNTOUCHED or arrived else "path"), True
     held = run.released | run.lost.keys()
     answers = {late.conn: late.e for late in run.late if late.e > run.end_earliest and late.conn in held}
     together = bool(answers) and max(answers.values()) - min(answers.values()) <= TOGETHER and not run.waiting
