@@ -36,7 +36,10 @@ prometheus-alertmanager prometheus-alertmanager amtool
 prometheus-blackbox-exporter prometheus-blackbox-exporter
 prometheus-node-exporter prometheus-node-exporter
 nftables nft
-iproute2 ip
+iproute2 ip ss tc
+iputils-ping ping
+procps sysctl
+openssl openssl
 faketime faketime
 ethtool ethtool
 openvswitch-switch ovsdb-server ovs-vswitchd ovs-vsctl

@@ -26,7 +26,7 @@ from lab.ovn.topology import EGRESS, MOST_CHASSIS, OUTSIDE, OUTSIDE_BY_HA, PORTS
 T = TypeVar("T")
 
 PLAN = Lab("ow", Path("/run/ow"))
-NEEDS = ("ovs-vswitchd", "ovn-northd", "ovn-controller", "ethtool")
+NEEDS = ("ovs-vswitchd", "ovn-northd", "ovn-controller", "ethtool", "ping")
 LONG = 30.0  # seconds; only a broken lab needs them
 
 
@@ -222,6 +222,14 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "letters").write_text("dear")
     with pytest.raises(LabError, match="no folder of a lab"):
         run.known("ow", tmp_path)
+
+
+def test_what_a_lab_needs_is_installed_with_the_rest() -> None:
+    """A Debian that has no ping, say, is found out here, not by somebody's first lab."""
+    listed = (Path(__file__).parents[1] / "lab/setup.sh").read_text().split("<<END\n")[1].split("\nEND\n")[0]
+    packages = {line.split()[0]: line.split()[1:] for line in listed.splitlines()}
+    for program, package in run.PROGRAMS.items():
+        assert program in packages[package]
 
 
 @pytest.mark.needs_root(*NEEDS)

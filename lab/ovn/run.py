@@ -25,6 +25,8 @@ COMMAND_SECONDS = 60.0
 # What is needed, and the Debian package that has it.
 PROGRAMS = {
     "ip": "iproute2",
+    "ping": "iputils-ping",
+    "sysctl": "procps",
     "ethtool": "ethtool",
     "nft": "nftables",
     "ovsdb-server": "openvswitch-switch",
