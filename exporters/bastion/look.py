@@ -79,13 +79,20 @@ def look(
 
     said: list[dict[str, Any]] = []
     for finding in (yield from comparing(renamed())):
-        yield
-        said.append(_said(finding, keys, texts[finding.key]))
+        said.append((yield from _said(finding, keys, texts[finding.key])))  # noqa: PERF401 - a comprehension cannot yield
     return said
 
 
-def _said(finding: Finding, keys: Mapping[tuple[str, bool], list[str]], advice: Advice) -> dict[str, Any]:
+def _said(finding: Finding, keys: Mapping[tuple[str, bool], list[str]], advice: Advice) -> Steps[dict[str, Any]]:
     about = finding.target or finding.source
+    failing: set[str] = set()
+    working: set[str] = set()
+    for each in finding.failing:
+        yield
+        failing.update(keys.get((each, True), ()))
+    for each in finding.working:
+        yield
+        working.update(keys.get((each, False), ()))
     return {
         "key": finding.key,
         "sure": finding.sure,
@@ -94,6 +101,6 @@ def _said(finding: Finding, keys: Mapping[tuple[str, bool], list[str]], advice: 
         "since": None if finding.since is None else times.iso(finding.since),
         "blames": advice.blames,
         "text": f"{f'{about}: ' if about else ''}{advice.summary} {advice.look}",
-        "streams": sorted({key for each in finding.failing for key in keys.get((each, True), [])}),
-        "working": sorted({key for each in finding.working for key in keys.get((each, False), [])}),
+        "streams": sorted(failing),
+        "working": sorted(working),
     }

@@ -131,7 +131,7 @@ def compare(toward: Sequence[Seen], away: Sequence[Seen] = ()) -> list[Finding]:
     """What is to blame for one target, worst first; `toward`: the streams to it; `away`: those whose source it is."""
     left = {each for each in toward if each.fails or each.breaks}
     if toward and not left and not _known(toward):
-        return [_finding([Hint("not_enough_known", (), (), toward)], toward[0].target)]
+        return [at_once(_finding([Hint("not_enough_known", (), (), toward)], toward[0].target))]
     if not left:
         return []
     case = Case(tuple(sorted(toward)), tuple(sorted(away)), frozenset())
@@ -144,7 +144,7 @@ def compare(toward: Sequence[Seen], away: Sequence[Seen] = ()) -> list[Finding]:
             if explained:
                 hints[hint.key].append(hint._replace(failing=explained))
                 left.difference_update(explained)
-    return sorted((_finding(each, case.toward[0].target) for each in hints.values()), key=_rank)
+    return sorted((at_once(_finding(each, case.toward[0].target)) for each in hints.values()), key=_rank)
 
 
 def compare_all(streams: Iterable[Seen]) -> list[Finding]:
@@ -156,20 +156,26 @@ def comparing(streams: Iterable[Seen]) -> Steps[list[Finding]]:
     """The same in small steps, for whoever has other things to do between them."""
     everything: list[Seen] = []
     toward, away = defaultdict[str, list[Seen]](list), defaultdict[str, list[Seen]](list)
+    reaching: set[str] = set()  # sources that reach anything
+    missed = defaultdict[str, set[str]](set)  # targets, by source
     for each in streams:
         yield
         everything.append(each)
         toward[each.target].append(each)
         away[each.source].append(each)
-    if _nobody_reaches_anything(everything):
-        return [_finding([Hint("network_down", _failing(everything), (), everything)])]
+        if each.fails:
+            missed[each.source].add(each.target)
+        elif each.state == "up":
+            reaching.add(each.source)
+    if not reaching and len(missed) > 1 and len(set().union(*missed.values())) > 1:
+        return [(yield from _finding([Hint("network_down", _failing(everything), (), everything)]))]
     findings: list[Finding] = []
     suspects: set[str] = set()
-    for source, mine in away.items():
+    for source, targets in missed.items():
         yield
-        if hint := _suspect(mine, toward):
+        if source not in reaching and len(targets) > 1 and (hint := _suspect(away[source], targets, toward)):
             suspects.add(source)
-            findings.append(_finding([hint], source=source))
+            findings.append((yield from _finding([hint], source=source)))
     for target, seen in toward.items():
         yield
         findings += compare([each for each in seen if each.source not in suspects], away.get(target, ()))
@@ -194,17 +200,8 @@ def worst(streams: Iterable[Seen]) -> Finding | None:
 # Who looks.
 
 
-def _nobody_reaches_anything(streams: Sequence[Seen]) -> bool:
-    failing = _failing(streams)
-    several = min(len({each.source for each in failing}), len({each.target for each in failing})) > 1
-    return several and not _working(streams)
-
-
-def _suspect(mine: Sequence[Seen], toward: Mapping[str, Sequence[Seen]]) -> Hint | None:
-    """Why a source is suspected itself: others reach what it does not, or nobody else looks."""
-    missed = {each.target for each in mine if each.fails}
-    if _works(mine) or len(missed) < 2:
-        return None
+def _suspect(mine: Sequence[Seen], missed: Iterable[str], toward: Mapping[str, Sequence[Seen]]) -> Hint | None:
+    """Why a source that reaches nothing is suspected itself: others reach what it does not, or nobody else looks."""
     others = [each for target in missed for each in toward[target] if each.source != mine[0].source]
     if _fails(others):
         return None
@@ -434,20 +431,31 @@ def _groups(streams: Iterable[Seen], *fields: str) -> dict[Any, list[Seen]]:
     return dict(groups)
 
 
-def _finding(hints: Sequence[Hint], target: str = "", source: str = "") -> Finding:
-    """One finding of all that rules said under one key."""
-    failing = {each.key for hint in hints for each in hint.failing}
-    working = {each.key for hint in hints for each in hint.working}
-    known = all(each.state != "unknown" for hint in hints for each in hint.compared)
+def _finding(hints: Sequence[Hint], target: str = "", source: str = "") -> Steps[Finding]:
+    """One finding of all that rules said under one key. Ways in by several nodes share a key, and are several."""
+    failing: set[tuple[str, str]] = set()
+    working: set[tuple[str, str]] = set()
+    since: float | None = None
+    known = True
+    for hint in hints:
+        for each in hint.failing:
+            yield
+            failing.add((each.key, each.target_node))
+            if each.fails and (since is None or each.since < since):
+                since = each.since
+        for each in hint.working:
+            yield
+            working.add((each.key, each.target_node))
+        known = known and all(each.state != "unknown" for each in hint.compared)
     clear = all(hint.clear for hint in hints) and known and len(failing) > 1 and len(working) != 1
     return Finding(
         key=hints[0].key,
         target=target,
         source=source,
         sure="likely" if clear else "possible",
-        failing=tuple(sorted(failing)),
-        working=tuple(sorted(working)),
-        since=min((each.since for hint in hints for each in hint.failing if each.fails), default=None),
+        failing=tuple(sorted({key for key, _ in failing})),
+        working=tuple(sorted({key for key, _ in working})),
+        since=since,
     )
 
 
