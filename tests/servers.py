@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
+from time import time
 from typing import Any, Protocol
 
 from websockets.frames import Frame, Opcode
@@ -164,9 +165,9 @@ class Caller:
         if not self.writer.is_closing():
             self.writer.write(data)
 
-    def answer(self, seq: int) -> None:
+    def answer(self, seq: int, **more: Any) -> None:
         """A good answer to request `seq`."""
-        text = json.dumps({"seq": seq, "boot_id": "b", "instance": "misbehaving"}).encode()
+        text = json.dumps({"seq": seq, "boot_id": "b", "instance": "misbehaving", **more}).encode()
         self.write(text if self.protocol == "http" else b"ovnwatch/1 " + text)
 
     def reset(self) -> None:
@@ -292,8 +293,8 @@ def late(seconds: float) -> Manner:
     return manner
 
 
-def hesitates(seconds: float) -> Manner:
-    """Answers the fourth request of each connection so long after it came, all others at once."""
+def hesitates(seconds: float, clock: Callable[[], float] = time) -> Manner:
+    """Answers the fourth request of each connection so long after it came, all others at once, and tells the time."""
 
     async def manner(caller: Caller) -> None:
         await caller.greet()
@@ -301,7 +302,7 @@ def hesitates(seconds: float) -> Manner:
             seq = (await caller.request())["seq"]
             if number == 4:
                 await asyncio.sleep(seconds)
-            caller.answer(seq)
+            caller.answer(seq, time=clock())
 
     return manner
 

@@ -32,7 +32,6 @@ Way = Literal["request", "reply"]
 SYN = (0.0, 1.0, 3.0, 7.0)
 DATA = (0.0, 0.2, 0.6, 1.4, 3.0, 6.2)
 PATIENCE = 3.0
-ACKNOWLEDGE = 0.04  # Linux does so alone when there is no answer for so long
 SLOT = 0.005  # the prober's timers
 RETRY = 0.1
 ROOM = 2  # connections in the queue of a server that is full
@@ -59,6 +58,7 @@ class Setting:
     latency: float = 0.0002
     answer: float = 0.0001
     sleeps: Sequence[tuple[float, float]] = ()
+    acknowledge: float = 0.04  # after which Linux does so alone; big messages at once
 
 
 @dataclass(eq=False)
@@ -85,6 +85,7 @@ class Connection:
     gone: float = NEVER
     resent: bool = False  # did the client's kernel send anything again?
     arrived: float = NEVER  # when it was told that the request had arrived that it sent last, and once
+    written: float = 0.0  # when the server wrote its last answer
 
 
 class Clock:
@@ -160,7 +161,8 @@ class Network:
             arrives = leaves + latency
             fate = self._fate(leaves, "request", conn.accepted)
             if index == 0:
-                told = min(self._served(arrives), arrives + ACKNOWLEDGE)  # with the reply, if that is soon
+                # With the reply, if that comes soon.
+                told = min(self._served(arrives), arrives + self._setting.acknowledge)
                 passes = fate == "pass" and max(arrives, told) < conn.gone
                 passes = passes and self._fate(told, "reply", conn.accepted) == "pass"
                 conn.arrived = told + latency if passes else NEVER
@@ -173,6 +175,7 @@ class Network:
                 return
 
     def _reply(self, prober: Prober, conn: Connection, probe: Probe | None, again: list[float]) -> None:
+        conn.written = self._clock.now
         for wait in DATA:
             conn.resent = conn.resent or wait > 0  # for the acknowledgement was lost with the reply
             leaves = self._clock.now + wait
@@ -308,7 +311,7 @@ class Prober:
         now = self.clock.now
         conn.probe = None
         if probe.decided:
-            self._tell(Late(probe.started, now, conn.number, conn.resent))
+            self._tell(Late(probe.started, now, conn.number, conn.resent, now - conn.written))
         else:
             self.answers += 1
             self._decide(probe)

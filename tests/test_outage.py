@@ -223,14 +223,26 @@ def test_rule_10_the_three_answers_of_the_old_connection() -> None:
 
 
 def test_rule_10_what_the_other_kernel_acknowledged_was_not_lost() -> None:
-    """Whenever it is answered, unless that is never, or too late for us to have waited for it."""
+    """Nor was the answer, if the peer wrote it just before it came."""
     lost = lost_heartbeat(0.2, 1)
     assert isinstance(lost.evidence, Down)
     arrived = replace(lost, evidence=lost.evidence._replace(arrived=True))
-    slow = [told([up(0.1), arrived, up(0.35, 2), late(0.2, 0.2 + after)]).only for after in (0.17, 0.25)]
-    assert [(each.event.kind, each.ledger, each.event.unconfirmed) for each in slow] == [("frozen", "peer", True)] * 2
-    assert told([up(0.1), lost, up(0.35, 2), late(0.2, 0.45)]).kinds == ["blip"]
+    soon, held_up = (Verdict(0.45, NEVER, Late(0.2, 0.45, 1, way=way)) for way in (0.03, 0.24))
+    slow = told([up(0.1), arrived, up(0.35, 2), soon]).only
+    assert (slow.event.kind, slow.ledger, slow.event.unconfirmed) == ("frozen", "peer", True)
+    assert told([up(0.1), lost, up(0.35, 2), soon]).kinds == ["blip"]  # the request was sent again
+    assert told([up(0.1), arrived, up(0.35, 2), held_up]).kinds == ["blip"]  # the answer may have been
+    assert told([up(0.1), arrived, up(0.35, 2), late(0.2, 0.45)]).kinds == ["blip"]
     assert told([up(0.1), arrived, up(0.35, 2)]).kinds == ["break"]
+
+
+def test_rule_10_seconds_counted_for_the_path_are_those_of_an_outage() -> None:
+    """A second heartbeat is lost before a fresh connection was tried, and then the peer turns out to have been slow."""
+    lost = [lost_heartbeat(0.2, 1), lost_heartbeat(0.3, 2)]
+    story = told([up(0.1), *lost, late(0.2, 0.37, 1), late(0.3, 0.375, 2)], latency=0.001)
+    assert story.kinds == ["outage"]
+    assert story.counted("path") == story.only.event.estimate
+    assert story.counted("peer") == 0
 
 
 def test_rule_10_a_second_retransmission_is_a_break_too() -> None:

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 
 import pytest
 from hypothesis import Phase, given, settings
@@ -130,6 +131,20 @@ def test_a_path_down_for_t_is_seen_as_an_outage(setting: Setting, data: st.DataO
 @given(settings_of(), st.data())
 def test_a_broken_path_of_any_length_is_no_frozen_peer(setting: Setting, data: st.DataObject) -> None:
     assert "frozen" not in kinds(through(setting, data.draw(fault(setting, PATH_KINDS))))
+
+
+@pytest.mark.parametrize("acknowledge", [0.0, 0.04])
+@pytest.mark.parametrize("kind", ["drop", "drop_request", "drop_reply"])
+def test_a_path_that_broke_between_request_and_answer_is_no_slow_peer(kind: Kind, acknowledge: float) -> None:
+    """A busy server's kernel acknowledges what it is long in answering, and the answer may be what gets lost."""
+    seen = set()
+    for answer in (0.019, 0.06, 0.09):
+        setting = Setting("tcp", 0.5, 0.15, answer=answer, acknowledge=acknowledge)
+        for begin, length in product(range(-20, 110, 10), range(30, 150, 20)):
+            asked = 5.0 + begin / 1000
+            seen |= {*kinds(through(setting, Fault(kind, asked, asked + length / 1000)))}
+    assert seen <= {"blip", "outage", "break"}
+    assert "blip" in seen
 
 
 @EXAMPLES

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import select
 import socket
 import ssl
 import sys
+import termios
 from time import monotonic
 from typing import Any, Protocol
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 CHUNK = 65536
-# Offsets in tcp_info: eight bytes, then the fifth and the 24th of its 32-bit numbers.
-UNACKED = 24
-TOTAL_RETRANS = 100
+TOTAL_RETRANS = 100  # offset in tcp_info: eight bytes, then the 24th of its 32-bit numbers
 
 # What the kernel's errors mean to a prober. What is not here is "other".
 CAUSE_OF_ERRNO = {
@@ -113,6 +113,7 @@ class Connection:
         "_outgoing",
         "_owner",
         "_poller",
+        "_resent",
         "_secure",
         "_sock",
         "_tls",
@@ -139,6 +140,7 @@ class Connection:
         self._tls: ssl.SSLObject | None = None
         self._secure = False
         self._failure = ""
+        self._resent = 0
         self.connected = 0.0
         self.wrote = 0.0
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
@@ -172,17 +174,23 @@ class Connection:
     @property
     def resent(self) -> bool:
         """Did the kernel send anything on it again? (tcp_info of linux/tcp.h: tcpi_total_retrans.)"""
-        return self._sock is not None and self._told(self._sock, TOTAL_RETRANS) > 0
+        return self._sock is not None and _resent(self._sock) > 0
+
+    def settled(self) -> None:
+        """All that was written by now is answered: what was sent again for it counts for `arrived` no longer."""
+        if self._sock is not None:
+            self._resent = _resent(self._sock)
 
     @property
-    def acknowledged(self) -> bool:
-        """Did the kernel at the other end acknowledge all that was sent? (tcp_info: tcpi_unacked.)"""
-        return self._sock is not None and not self._unsent and self._told(self._sock, UNACKED) == 0
+    def arrived(self) -> bool:
+        """Does the kernel at the other end have all that was written, though nothing was sent twice since `settled`?
 
-    @staticmethod
-    def _told(sock: socket.socket, offset: int) -> int:
-        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, offset + 4)
-        return int.from_bytes(info[offset:], sys.byteorder)
+        What never left this machine waits in the same queue as what was not acknowledged (man 7 tcp, SIOCOUTQ).
+        """
+        if self._sock is None or self._unsent:
+            return False
+        waiting = fcntl.ioctl(self._sock, termios.TIOCOUTQ, bytes(4))
+        return not any(waiting) and _resent(self._sock) == self._resent
 
     def send(self, data: bytes) -> None:
         """Write now what the socket takes; the rest when it takes more. Nothing happens after the end."""
@@ -316,3 +324,8 @@ class Connection:
             self._owner.received(self, plain)
         if cause:
             self._end(cause)
+
+
+def _resent(sock: socket.socket) -> int:
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TOTAL_RETRANS + 4)
+    return int.from_bytes(info[TOTAL_RETRANS:], sys.byteorder)

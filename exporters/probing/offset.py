@@ -24,6 +24,11 @@ class Offset:
         self._at = 0.0
         self._instance = ""
 
+    def way(self, wall: float, told: float, instance: str) -> float:
+        """The most seconds that an answer of that peer's was on its way which came at `wall`; infinite: not known."""
+        longest = wall - told + self.seconds + self.error
+        return longest if told and instance == self._instance and longest >= 0 else inf
+
     def read(self, wall: float, round_trip: float, told: float, instance: str) -> float:
         """An answer at `wall` says that it was `told` there; returns how far that clock was set since, if at all.
 

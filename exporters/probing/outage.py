@@ -21,11 +21,12 @@ and proved by injecting some twenty thousand known interruptions; each says what
  9. Our own stalls move verdicts (the stream does that) and are marked on the outage.
 10. Path, flow and peer are separate books. An established connection lost while a fresh one works at once is a break.
     If the old connection is answered by its first retransmission, it cannot be told from a path outage shorter than
-    the deadline: a blip, marked unconfirmed. If it is answered even before a retransmission could leave, or the
-    kernel at the other end had acknowledged the request when it had been sent once, nothing was lost: the peer was
-    slow (marked likewise); so it was, whenever, if a new connection that waited was answered with it. Connections
-    that shake hands, lose nothing and are all answered together are a frozen peer; where others could not even shake
-    hands, one alone was caught by a path that broke just then.
+    the deadline: a blip, marked unconfirmed. If it is answered even before a retransmission could leave, nothing was
+    lost: the peer was slow (marked likewise). So it was if the other kernel had the request though it was sent once,
+    and the answer, by the peer's clock, came sooner than a retransmission of it could have; and, whenever, if a new
+    connection that waited was answered with it. Connections that shake hands, lose nothing and are all answered
+    together are a frozen peer; where others could not even shake hands, one alone was caught by a path that broke
+    just then.
 11. Estimate = T x failed grid points, less the ordinary latency: unbiased in total. Where a close or a thaw gives a
     sharper edge, that edge; where grid points were skipped, the middles of the two intervals.
 12. Evidence is taken in the order of its times, whatever the order it was decided in.
@@ -75,13 +76,15 @@ class Up(NamedTuple):
 class Late(NamedTuple):
     """An answer at e, after its probe (started at s) had been judged lost.
 
-    resent: the kernel had to send something on this connection again, so the path lost it.
+    resent: the kernel had to send something on this connection again, so the path lost it. way: the most seconds that
+    the answer was on its way, by the peer's clock.
     """
 
     s: float
     e: float
     conn: int
     resent: bool = False
+    way: float = NEVER
 
 
 class Down(NamedTuple):
@@ -89,7 +92,7 @@ class Down(NamedTuple):
 
     scope says what the failure touches: "path" (no handshake, or an explicit error), "peer" (handshake done, no reply),
     "flow" (a heartbeat on an established connection). grid: it started at a point of the grid. arrived: the kernel at
-    the other end acknowledged the request, which had been sent once.
+    the other end had the request all the same, which had been sent once.
     """
 
     s: float
@@ -189,7 +192,7 @@ class Run:
     causes: Counter[str] = field(default_factory=Counter)
     first_fresh: Scope | None = None
     lost: dict[int, float] = field(default_factory=dict)  # connection -> start of its lost heartbeat
-    arrived: set[int] = field(default_factory=set)  # those of them whose heartbeat was acknowledged all the same
+    arrived: set[int] = field(default_factory=set)  # those of them whose heartbeat arrived all the same
     unreached: bool = False  # a fresh connection failed without a handshake
     shaken: int = 0  # how many fresh connections shook hands and got no reply in time
     waiting: set[int] = field(default_factory=set)  # those of them that may still get one
@@ -430,8 +433,9 @@ def _kind(run: Run) -> tuple[Ledger, bool]:
         soonest = min((late.e - late.s for late in rescued), default=NEVER)
         if run.flow_closed or soonest > RESCUED:
             return "flow", False
-        arrived = all(late.conn in run.arrived for late in rescued)
-        return ("peer" if soonest <= UNTOUCHED or arrived else "path"), True
+        kept = all(late.conn in run.arrived and late.way <= UNTOUCHED for late in rescued)
+        slow = (soonest <= UNTOUCHED or kept) and not run.counted  # counted seconds never move
+        return ("peer" if slow else "path"), True
     held = run.released | run.lost.keys()
     answers = {late.conn: late.e for late in run.late if late.e > run.end_earliest and late.conn in held}
     together = bool(answers) and max(answers.values()) - min(answers.values()) <= TOGETHER and not run.waiting

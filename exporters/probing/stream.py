@@ -18,20 +18,7 @@ import msgspec
 
 from exporters.probing.connection import Connection, LocalError, Poller
 from exporters.probing.latency import Latency
-from exporters.probing.outage import (
-    NEVER,
-    UNTOUCHED,
-    Book,
-    Closed,
-    Counted,
-    Down,
-    Evidence,
-    Finished,
-    Late,
-    Opened,
-    Scope,
-    Up,
-)
+from exporters.probing.outage import NEVER, Book, Closed, Counted, Down, Evidence, Finished, Late, Opened, Scope, Up
 from exporters.probing.protocols import PROTOCOLS, BadReplyError, Exchange, Hello, Reply
 from exporters.probing.schedule import SLOT, Wheel, first_point, phase, serve
 from exporters.probing.stall import Stalls
@@ -40,7 +27,7 @@ from exporters.settings import Stream as Spec
 
 RETRY = 0.1  # seconds between fresh connections while down
 BIG_EVERY = 10  # heartbeats; one in so many is a big one
-PROXIED = {"route", "ingress"}  # paths on which a connection ends before it reaches the target
+DIRECT = {"pod", "service", "nodeport", "egress"}  # paths on which no proxy ends a connection before its target
 RELEARN = 64  # answers after which the limits that follow from latency are computed again
 RELEARN_EARLY = 4  # the same among the first RELEARN
 
@@ -309,7 +296,8 @@ class Stream:
         if not self._shared.stalls.overlap(started, now):
             self._learn(round_trip, now, lost=probe.decided)
         if probe.decided:
-            self._tell(Late(started, now, link.conn.number, link.conn.resent), now)
+            way = stats.offset.way(time(), reply.time, info.get("instance", ""))
+            self._tell(Late(started, now, link.conn.number, link.conn.resent, way), now)
         else:
             self._decide(probe)
             stats.succeeded(time(), round_trip, info, reply.time)
@@ -329,6 +317,7 @@ class Stream:
             self._drop(link)
         elif self._live is None and not link.outstanding and not self.stopped:
             self._live = link
+            link.conn.settled()
         elif self._live is not link and not link.outstanding:
             self._drop(link)
 
@@ -408,14 +397,9 @@ class Stream:
         if probe.grid:
             self.stats.observed(now, self.spec.interval)
         self._lost_big = self._lost_big or (probe.big and not probe.fresh)
-        arrived = scope == "flow" and self._arrived(link.conn, probe, now)
+        # What a proxy has may yet be lost.
+        arrived = scope == "flow" and self.spec.path in DIRECT and link.conn.arrived
         self._tell(Down(probe.started, hi, scope, cause, probe.grid, link.conn.number, arrived), now)
-
-    def _arrived(self, conn: Connection, probe: Probe, now: float) -> bool:
-        """Did the peer's own kernel get this request the first time it was sent? (Else a proxy's may have.)"""
-        if self.spec.path in PROXIED or not conn.acknowledged:
-            return False
-        return now - probe.started < UNTOUCHED or not conn.resent
 
     # -- fresh connections while down
 
