@@ -138,9 +138,9 @@ def test_a_broken_path_of_any_length_is_no_frozen_peer(setting: Setting, data: s
 def test_a_path_that_broke_between_request_and_answer_is_no_slow_peer(kind: Kind, acknowledge: float) -> None:
     """A busy server's kernel acknowledges what it is long in answering, and the answer may be what gets lost."""
     seen = set()
-    for answer in (0.019, 0.06, 0.09):
+    for answer in (0.06, 0.09):
         setting = Setting("tcp", 0.5, 0.15, answer=answer, acknowledge=acknowledge)
-        for begin, length in product(range(-20, 110, 10), range(30, 150, 20)):
+        for begin, length in product(range(-20, 110, 20), (30, 70, 110)):
             asked = 5.0 + begin / 1000
             seen |= {*kinds(through(setting, Fault(kind, asked, asked + length / 1000)))}
     assert seen <= {"blip", "outage", "break"}
