@@ -26,6 +26,7 @@ from exporters.probing.protocols import CAUSES, PROTOCOLS
 from exporters.probing.record import GAPS, SKIPPED, Record
 from exporters.probing.stats import UNKNOWN, Stats
 from exporters.settings import Stream
+from exporters.times import seconds
 from grafana import looks
 
 OTHERS = (
@@ -186,6 +187,17 @@ def test_clear_hides_what_ended_before_and_nothing_else() -> None:
     assert [(item["name"], item["state"]) for item in made.history()] == [("there", "closed"), ("other", "closed")]
     assert min(item["seq"] for item in made.history()) > before  # numbers go on
     assert second.outages == 2  # and so do counters
+
+
+def test_an_estimate_longer_than_from_the_likely_start_to_the_end_ends_no_later_than_that() -> None:
+    made = record(stream(1, "ws"))
+    stats = the_stream(made)
+    begin(stats, 1, "frozen")
+    done = replace(event(1, "frozen", end=monotonic() - 0.9), estimate=2.15)
+    stats.finished(Finished(done, "peer", 2.15), stall_overlap=False)
+    (item,) = made.history()
+    assert seconds(item["end_time"]) == pytest.approx(seconds(item["end"]["latest"]), abs=0.001)
+    assert item["duration"]["estimate"] == 2.15
 
 
 def test_an_item_has_an_earlier_systems_fields_and_ours() -> None:

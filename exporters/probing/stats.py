@@ -362,6 +362,9 @@ class Stats:
         is_open = state != "closed"
         begin = event.start + offset
         end_offset = time() - monotonic()
+        end = event.start + event.estimate  # of a length, which need not end where the end lies
+        if event.end_latest is not None:
+            end = min(max(end, event.end_earliest), event.end_latest)
         return {
             "seq": seq,
             "id": self.event_id(event.number),
@@ -373,7 +376,7 @@ class Stats:
             "source": self.record.reported_as,
             "reporter": self.record.identity.pod,
             "start_time": iso(begin),
-            "end_time": None if is_open else iso(begin + event.estimate),
+            "end_time": None if is_open else iso(end + offset),
             "duration_sec": round(event.estimate, 2),
             "start": {"earliest": iso(event.start_earliest + offset), "latest": iso(event.start_latest + offset)},
             "end": {
