@@ -424,10 +424,13 @@ def test_a_peer_that_hesitates_is_no_outage_of_the_path(path: str, manner: Manne
                 server = await stack.enter_async_context(misbehaving(protocol, manner))
                 streams.append(stream(server.port, protocol, path=path, interval=0.2, prompt=0.12))
             async with probing(*streams) as record:
-                everyone = list(record.stats.values())
-                await until(lambda: all(each.frozen + each.outages >= 2 for each in everyone))
-                assert {item["kind"] for item in record.history() if item["unconfirmed"]} == {kind}
-                assert all((each.outages == 0) == (kind == "frozen") for each in everyone)
+
+                def unsure() -> set[tuple[str, str]]:
+                    return {(item["stream"], item["kind"]) for item in record.history() if item["unconfirmed"]}
+
+                # Of some a busy machine may make something else.
+                await until(lambda: {(each.key, kind) for each in streams} <= unsure())
+                assert kind == "frozen" or "frozen" not in {each for _, each in unsure()}
 
     run(scenario())
 

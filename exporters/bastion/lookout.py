@@ -75,6 +75,7 @@ class Lookout:
 
 
 def _changed(before: Compared, now: Compared) -> Steps[bool]:
+    """Is anything other than it was? Mostly the streams are the very same objects, which costs nothing to see."""
     if before[2:] != now[2:] or [len(each) for each in before[:2]] != [len(each) for each in now[:2]]:
         return True
     for one, other in zip(chain(*before[:2]), chain(*now[:2]), strict=True):
