@@ -48,6 +48,7 @@ DUTIES: dict[Expectation, tuple[Duty, ...]] = {
 }
 LABELS = ("source", "target", "path", "protocol", "family")
 GONE = Alarm("OvnwatchExporterDown", "")
+DISK = "OvnwatchJournalFailing"
 BOOKS: dict[str, Expectation] = {"outage": "path", "blip": "path", "frozen": "frozen", "break": "break"}
 
 
@@ -71,9 +72,15 @@ def due(made: Sequence[Injected], streams: Mapping[str, Stream], limits: Mapping
     return alarms
 
 
-def justified(history: Iterable[Entry], made: Iterable[Injected], limits: Mapping[str, float]) -> set[Alarm]:
-    """The alerts of streams that may fire for what these recorded, and those of exporters for what was made."""
+def justified(
+    history: Iterable[Entry], made: Iterable[Injected], limits: Mapping[str, float], troubled: Iterable[str] = ()
+) -> set[Alarm]:
+    """The alerts of streams that may fire for what these recorded, and those of exporters for what was made.
+
+    troubled: the exporters that said that their journal's disk hangs; nobody makes it, and a busy machine's may.
+    """
     alarms = {WATCHDOG, GONE} if any(each.killed for each in made) else {WATCHDOG}
+    alarms |= {Alarm(DISK, each) for each in troubled}
     for each in history:
         for duty in DUTIES[BOOKS[each.kind]]:
             # Seconds of a frozen peer are counted for two minutes, so several short ones add up.

@@ -33,10 +33,16 @@ class Child:
     log: Path
     wanted: bool = True  # False: its end is no surprise
 
+    def said(self, text: str) -> bool:
+        """Is it in its log, or in that of one before it under the same name?"""
+        return text in self._text()
+
     def tail(self) -> str:
         """The last lines of its log, indented."""
-        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:]
-        return "".join(f"\n    {line}" for line in lines)
+        return "".join(f"\n    {line}" for line in self._text().splitlines()[-TAIL_LINES:])
+
+    def _text(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")
 
 
 class Children:

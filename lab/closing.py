@@ -22,6 +22,7 @@ from lab.screen import Screen
 
 CLOSING_SECONDS = 20.0  # for the last entries and alerts to come
 OPEN_SECONDS = 60.0  # more, where a starved machine has not closed all that is open
+TROUBLE = "measuring goes on, events wait in memory"  # an exporter's log, when its disk takes nothing
 LISTED, EXAMPLES = 20, 4  # lines of what was wrong, and of what was not
 THRESHOLDS = catalog.load().thresholds
 LIMITS = {name: min(each.limits.values()) for name, each in THRESHOLDS.items()}
@@ -33,6 +34,7 @@ class Found(NamedTuple):
 
     verdict: Judgement
     alerts: list[AlarmRow]
+    troubled: list[str]  # exporters whose journal had to wait for its disk
     heard: int  # entries of peers of which the bastion has heard
     queries: int  # of the dashboard
     wrong: list[str]
@@ -87,7 +89,8 @@ async def _report(plant: Plant, show: Screen, window: float) -> bool:
 async def _find(plant: Plant, made: Sequence[Injected], begun: float) -> Found:
     seen, streams = plant.seen, plant.streams
     shown = patterns.causes(made, streams)
-    may = alarms.justified(seen.entries.values(), made, LIMITS) | shown.keys()
+    troubled = [name for name, each in plant.exporters.items() if each.child and each.child.said(TROUBLE)]
+    may = alarms.justified(seen.entries.values(), made, LIMITS, troubled) | shown.keys()
     ordered = alarms.due(made, streams, LIMITS) | patterns.due(made, streams, WAITS)
     must = ordered & may  # what was not recorded is the verdict's, not the alerts'
     verdict = judge.judge(made, seen.entries.values(), streams, await plant.relays.held())
@@ -99,6 +102,7 @@ async def _find(plant: Plant, made: Sequence[Injected], begun: float) -> Found:
     return Found(
         verdict,
         alarms.rows(made, seen.fired, must, shown),
+        troubled,
         heard,
         queries,
         [*verdict.wrong, *patterns.misnamed(made, seen.looks), *alarms.faults(seen.fired, may)],
@@ -126,6 +130,8 @@ def _tell(show: Screen, found: Found) -> None:
     show.block([*screen.alarm_table(found.alerts), ""])
     busy = f"Rightly recorded too, {len(verdict.explained)} times: a busy machine held up relay or peer for as long."
     show.block(screen.reasons(busy, verdict.explained, EXAMPLES))
+    if found.troubled:
+        show.block([f"This machine's disk kept journals waiting: {', '.join(found.troubled)}. That may alert."])
     reasons = [*found.wrong, *found.missing]
     show.block(screen.reasons("Wrong:", reasons, LISTED), "bad")
     held, entries = sum(row.held for row in verdict.rows), sum(row.seen for row in verdict.rows)

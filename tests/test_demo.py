@@ -198,7 +198,7 @@ def test_the_verdict_waits_for_what_is_open_and_not_for_ever(
         nonlocal looked
         looked += 1
         still = [] if closes and looked == 10 else ["it is not over yet"]
-        return closing.Found(judge.Judgement([], [], still, [], bool(still)), [], 0, 0, [], still)
+        return closing.Found(judge.Judgement([], [], still, [], bool(still)), [], [], 0, 0, [], still)
 
     said = io.StringIO()
     settled = asyncio.run(closing.settled(find, screen.Screen(said, colour=False)))
@@ -414,6 +414,13 @@ def test_what_a_killed_peer_measured_is_not_known() -> None:
     assert Alarm("OvnwatchOneWay", "a|b|pod") in patterns.causes([killed], EVERYWHERE)
     assert alarms.GONE in alarms.justified((), [killed], LIMITS)
     assert alarms.GONE not in alarms.justified((), [hit(*IN)], LIMITS)
+
+
+def test_a_disk_that_hangs_may_alert_for_whom_it_kept_waiting_only() -> None:
+    failing = [Alarm(alarms.DISK, name) for name in ("a", "b")]
+    assert alarms.faults(failing, alarms.justified((), (), LIMITS, ["b"])) == [
+        "OvnwatchJournalFailing for a fired without a cause"
+    ]
 
 
 def test_the_scripts_patterns_have_alerts_that_are_due() -> None:
