@@ -24,6 +24,7 @@ from statistics import median
 from typing import Literal
 
 from exporters.probing.outage import NEVER, Book, Change, Closed, Counted, Down, Evidence, Finished, Late, Up
+from exporters.probing.schedule import SLOT
 
 Kind = Literal["drop", "drop_request", "drop_reply", "refuse", "established", "reset", "frozen", "full", "kill"]
 Protocol = Literal["http", "tcp", "ws"]
@@ -32,7 +33,6 @@ Way = Literal["request", "reply"]
 SYN = (0.0, 1.0, 3.0, 7.0)
 DATA = (0.0, 0.2, 0.6, 1.4, 3.0, 6.2)
 PATIENCE = 3.0
-SLOT = 0.005  # the prober's timers
 RETRY = 0.1
 ROOM = 2  # connections in the queue of a server that is full
 READ, TIMER = 0, 1

@@ -132,8 +132,8 @@ def test_a_break_is_nothing_that_http_promises() -> None:
 @pytest.mark.parametrize(
     ("expectation", "seconds", "stalls", "is_due"),
     [
-        ("path", 0.111, [], False),  # a tick longer than the interval
-        ("path", 0.114, [], True),
+        ("path", 0.116, [], False),  # a tick longer than the interval
+        ("path", 0.119, [], True),
         ("frozen", 0.15, [], False),
         ("frozen", 0.18, [], True),
         ("path", 0.4, [(10.1, 10.3)], False),  # no time left that would hold a probe and its verdict

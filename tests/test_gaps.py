@@ -15,7 +15,7 @@ from servers import healthy
 
 from exporters.probing.engine import Engine, boottime
 from exporters.probing.record import GAPS, MOST_BOOTS, Record
-from exporters.probing.stall import PILE_SECONDS
+from exporters.probing.stall import GAP, PILE_SECONDS
 from exporters.probing.stats import COVERAGE_WINDOW, MARK_SECONDS, Stats
 from exporters.probing.throttling import Throttling
 
@@ -85,7 +85,7 @@ def test_what_a_cgroup_was_throttled_meanwhile_is_that_and_the_rest_a_stall(tmp_
     assert [item["cause"] for item in gaps(record)] == ["throttled"]
 
 
-@given(st.lists(st.tuples(st.floats(0.012, 30.0), st.floats(0.0, 60.0)), max_size=10))
+@given(st.lists(st.tuples(st.floats(GAP, 30.0), st.floats(0.0, 60.0)), max_size=10))
 def test_every_second_of_a_stall_has_one_reason(stalls: list[tuple[float, float]]) -> None:
     class Fake(Throttling):
         def __init__(self) -> None:

@@ -2,16 +2,22 @@
 
 from itertools import chain, count, pairwise
 from math import log
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporters.probing.schedule import SLOT, Wheel, first_point, phase, serve
+from exporters.probing.schedule import SLOT, SLOT_MS, Wheel, first_point, phase, serve, turn
 
 INTERVALS = st.sampled_from([0.1, 0.25, 0.5, 1.0, 3.0])
 TIMES = st.floats(0, 1e6)
 EXACT = 1e-6  # seconds; what floats may be wrong by
+
+
+class Setting(NamedTuple):
+    key: str
+    interval: float
 
 
 def keys(count: int) -> list[str]:
@@ -30,6 +36,13 @@ def test_a_phase_lies_within_the_interval_and_never_changes(key: str, interval: 
 def test_a_phase_is_the_same_after_a_restart() -> None:
     """Python's own hash is not: it is seeded at every start."""
     assert phase("a|b|service|tcp|4", 1.0) == pytest.approx(0.857644, abs=1e-6)
+
+
+def test_in_turn_is_the_order_in_which_grids_come() -> None:
+    grids = [Setting(key, 1.0) for key in keys(100)]
+    firsts = [first_point(phase(each.key, 1.0), 1.0, 100.0) for each in sorted(grids, key=turn)]
+    assert firsts == sorted(firsts)
+    assert len(set(firsts)) == len(firsts)
 
 
 @pytest.mark.parametrize("interval", [0.1, 0.5])
@@ -184,12 +197,12 @@ def test_whatever_is_filed_comes_once_and_with_the_first_slot_after_its_time(
     for sleep, delays in [*steps, (10_000, [])]:
         now += sleep
         calls.run((now + 0.5) / 1000)
-        expected += [when for slot, _, when in sorted(waiting) if slot <= now // 5]
-        waiting = [each for each in waiting if each[0] > now // 5]
+        expected += [when for slot, _, when in sorted(waiting) if slot <= now // SLOT_MS]
+        waiting = [each for each in waiting if each[0] > now // SLOT_MS]
         assert [when for when, _ in calls.made] == expected
         for delay in delays:
             when = (now + delay + 0.5) / 1000
-            waiting.append((max((now + delay) // 5, now // 5) + 1, next(number), when))
+            waiting.append((max((now + delay) // SLOT_MS, now // SLOT_MS) + 1, next(number), when))
             calls.file(when)
     assert waiting == []
 
@@ -244,7 +257,7 @@ def test_what_recurs_can_be_taken_back() -> None:
     made: list[float] = []
     wheel.every(100.1, 0.333, made.append)
     wheel.never(100.1, 0.333, made.append)
-    assert [wheel.due(100.0 + number * 0.1) for number in range(30)] == [([], [])] * 30
+    assert [wheel.due(100.0 + number * 0.1) for number in range(30)] == [([], ())] * 30
 
 
 @given(st.floats(0, 1e7), st.sampled_from([0.1, 0.15, 0.333, 1.0, 7.001]), st.integers(0, 1000))
@@ -254,5 +267,5 @@ def test_a_recurring_call_is_filed_where_each_of_its_points_falls(first: float, 
     wheel = Wheel(now - 4 * SLOT)
     wheel.every(first, interval, print)
     before = wheel.due(now - 1.1 * SLOT)
-    assert before == ([], [])
-    assert wheel.due(now + 1.1 * SLOT) == ([], [print])
+    assert before == ([], ())
+    assert wheel.due(now + 1.1 * SLOT) == ([], (print,))

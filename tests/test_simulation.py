@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from simulation import Fault, Kind, Prober, Protocol, Setting, finished, seconds, sequence, simulate
 
 from exporters.probing.outage import Event
+from exporters.probing.schedule import SLOT  # a probe starts, and is judged, this much later at the most
 
 SOAK = int(os.environ.get("OVNWATCH_SIMULATIONS", "0"))
 EXAMPLES = settings(
@@ -23,7 +24,6 @@ EXAMPLES = settings(
     database=None,
     phases=[Phase.explicit, Phase.generate, Phase.shrink],
 )
-SLOT = 0.005  # a probe starts, and is judged, this much later at the most
 
 PATH_KINDS: tuple[Kind, ...] = ("drop", "drop_request", "drop_reply", "refuse", "kill")
 VISIBLE: tuple[Kind, ...] = (*PATH_KINDS, "frozen")

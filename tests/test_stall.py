@@ -4,18 +4,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporters.probing.schedule import SLOT
 from exporters.probing.stall import GAP, GRACE, MOVES, REMEMBER, Stalls
 
 R = 0.06
 
 
 def stalled(*stalls: tuple[float, float]) -> Stalls:
-    """Ticks every 5 ms from 0 on, but for these stalls."""
+    """Ticks in time from 0 on, but for these stalls."""
     book = Stalls(0.0)
     now = 0.0
     for begin, end in stalls:
-        while now < begin - 0.005:
-            now += 0.005
+        while now < begin - SLOT:
+            now += SLOT
             book.tick(now)
         book.tick(begin)
         book.tick(end)
@@ -25,12 +26,12 @@ def stalled(*stalls: tuple[float, float]) -> Stalls:
 
 def test_punctual_ticks_are_no_stall() -> None:
     stalls = Stalls(0.0)
-    assert [stalls.tick(n * 0.005) for n in range(1, 1000)] == [0.0] * 999
+    assert [stalls.tick(n * SLOT) for n in range(1, 1000)] == [0.0] * 999
     assert stalls.seconds == 0.0
     assert not stalls.overlap(0.0, 10.0)
 
 
-def test_a_gap_of_more_than_twelve_milliseconds_is_a_stall() -> None:
+def test_a_gap_of_more_than_seventeen_milliseconds_is_a_stall() -> None:
     stalls = Stalls(1.0)
     assert stalls.tick(1.0 + 0.99 * GAP) == 0.0
     assert stalls.tick(1.1) == pytest.approx(0.1 - 0.99 * GAP)

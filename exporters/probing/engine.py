@@ -10,6 +10,7 @@ import ssl
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Sequence
+from functools import partial
 from time import CLOCK_BOOTTIME, clock_gettime, monotonic, time
 
 from exporters.fetch import client_context
@@ -20,7 +21,7 @@ from exporters.probing.connection import Poller
 from exporters.probing.names import Names
 from exporters.probing.protocols import Hello
 from exporters.probing.record import Record
-from exporters.probing.schedule import SLOT, Call, Wheel
+from exporters.probing.schedule import SLOT, Call, Wheel, turn
 from exporters.probing.stall import GAP, Stalls
 from exporters.probing.stream import Link, Stream
 from exporters.probing.ticker import Ticker
@@ -32,16 +33,15 @@ TELL_THROTTLED_EVERY = 60.0  # seconds
 
 log = logging.getLogger(__name__)
 
-EXTRA_LATE = 2  # of these after a stall
+EXTRA_LATE = 4  # of these after a stall
 SETTLED = 5.0  # seconds after which what only the start needed is given back
 TURN = 0.008  # seconds of judging and sending: with what is read before it less than a stall
-AT_ONCE = 100  # calls between two looks at the clock: a few milliseconds
+AT_ONCE = 25  # calls between two looks at the clock: a millisecond or two
 YOUNG = 10_000  # objects made before the collector looks at them: what probing makes goes without it, by counting
-EXTRA = 5  # optional connections in a tick, 1000 a second: what is open in a mass outage is answered at once after it
+EXTRA = 10  # optional connections in a tick, 1000 a second: what is open in a mass outage is answered at once after it
 
 
-def boottime() -> float:
-    return clock_gettime(CLOCK_BOOTTIME)
+boottime = partial(clock_gettime, CLOCK_BOOTTIME)  # asked at each tick: no function of ours
 
 
 class Engine:
@@ -79,7 +79,7 @@ class Engine:
         self._names = Names(loop, _raise_bug)
         self._identity = identity
         self._contexts: dict[Tls, ssl.SSLContext] = {}
-        self._streams = {spec.key: self._stream(spec) for spec in streams}
+        self._streams = {spec.key: self._stream(spec) for spec in sorted(streams, key=turn)}
         self._floor = self._least()
 
     def _context(self, tls: Tls | None) -> ssl.SSLContext | None:
@@ -127,7 +127,7 @@ class Engine:
                 self._end(stream)
         self._read_certificates()
         now = monotonic()
-        for key, spec in wanted.items():
+        for key, spec in sorted(wanted.items(), key=lambda each: turn(each[1])):
             if key not in self._streams:
                 self._record.add(spec)
                 stream = self._streams[key] = self._stream(spec)
@@ -172,22 +172,25 @@ class Engine:
     def _tick(self) -> None:
         now = monotonic()
         self._extra = EXTRA
-        self._watch(now)
+        if gap := self.stalls.tick(now):
+            self._stalled(gap)
         if slept := self._suspensions.ended(now):
             self._begin_anew(slept)
         calls, points = self.wheel.due(now)
         self._calls += calls
         if points or self._calls or self._points:
-            self.poller.drain()  # sockets are read before anything is judged
-            now = monotonic()
-            self._watch(now)  # what came while thousands were read was not
+            if self.poller:
+                self.poller.drain()  # sockets are read before anything is judged
+                now = monotonic()
+                if gap := self.stalls.tick(now):  # what came while thousands were read was not
+                    self._stalled(gap)
             self._serve(points, now)
         while self._wanting and not self._points and self._room():
             self._next, _ = self._wanting.popitem(last=False)
             self._next.again(now)
         self._next = None
 
-    def _serve(self, points: list[Call], now: float) -> None:
+    def _serve(self, points: tuple[Call, ...], now: float) -> None:
         """Judge, then send what the grids have due, as much as fits into one turn; the rest goes first in the next one.
 
         So sockets are read, verdicts given and scrapes answered in time when there is more to probe than we can. A
@@ -197,19 +200,22 @@ class Engine:
         while calls and monotonic() < until:
             for _ in range(min(len(calls), AT_ONCE)):
                 calls.popleft()(now)
-        if not calls and not self._points and len(points) <= AT_ONCE:
-            for point in points:
-                point(now)
-            return
-        self._points.update(dict.fromkeys(points))
+        if not calls and not self._points:  # as nearly always: nobody waits to be served first
+            served = 0
+            while served < len(points) and now < until:
+                for point in points[served : served + AT_ONCE]:
+                    point(now)
+                served += AT_ONCE
+                now = monotonic()
+            points = points[served:]
+        if points:
+            self._points.update(dict.fromkeys(points))
         while self._points and (sending := monotonic()) < until:
             self._points.popitem(last=False)[0](sending)
 
-    def _watch(self, now: float) -> None:
-        gap = self.stalls.tick(now)
-        if gap:
-            self._extra = min(self._extra, EXTRA_LATE)
-            self._record.stalled(gap)
+    def _stalled(self, gap: float) -> None:
+        self._extra = min(self._extra, EXTRA_LATE)
+        self._record.stalled(gap)
 
     def _begin_anew(self, slept: float) -> None:
         """The machine was suspended: what was under way says nothing, and connections may be long gone."""

@@ -1,10 +1,11 @@
 """The clock: which stream is due when, on an absolute grid, and everything else that waits for a time.
 
 A stream's grid is t_k = phase + k * T on CLOCK_MONOTONIC, phase = hash(stream) mod T, so that streams interleave, and
-do so again after a restart. Due times fall into slots of 5 ms; one timer walks the slots, however many streams there
-are. Grid points that passed while nobody looked are skipped and counted, never replayed.
+do so again after a restart. Due times fall into slots of 10 ms; one timer walks the slots, however many streams
+there are. Grid points that passed while nobody looked are skipped and counted, never replayed.
 
-A grid is filed once: T is a whole number of milliseconds, so that after T (or five of it) the same slots come round.
+A grid is filed once: T is a whole number of milliseconds, so that after T, or up to ten of it, the same slots come
+round.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
-from math import ceil
+from math import ceil, gcd
+from typing import Protocol
 
-SLOT = 0.005  # seconds; also the tick that finds our own stalls
-SLOT_MS = 5
-PER_SECOND = 200.0  # slots
+SLOT = 0.01  # seconds; also the tick that finds our own stalls
+SLOT_MS = 10
+PER_SECOND = 100.0  # slots
 EXACT = 1e-5  # slots: what floats of a machine up for years may be wrong by
 
 Call = Callable[[float], None]
@@ -26,6 +28,21 @@ def phase(key: str, interval: float) -> float:
     """A stream's offset on its grid: seconds in [0, interval), the same for the same key for ever."""
     digest = blake2b(key.encode(), digest_size=8).digest()
     return int.from_bytes(digest) / 2**64 * interval
+
+
+class Grid(Protocol):
+    """What has a grid."""
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def interval(self) -> float: ...
+
+
+def turn(grid: Grid) -> float:
+    """To sort by before streams are made: then they lie in memory in the order in which their grids have them come."""
+    return phase(grid.key, grid.interval)
 
 
 def first_point(offset: float, interval: float, now: float) -> float:
@@ -52,7 +69,7 @@ class Wheel:
 
     def __init__(self, now: float) -> None:
         self._slots: defaultdict[int, list[Call]] = defaultdict(list)
-        self._rings: dict[int, dict[int, list[Call]]] = {}  # by length; slot modulo length -> calls
+        self._rings: dict[int, dict[int, tuple[Call, ...]]] = {}  # by length; slot modulo length -> calls
         self._reached = int(now * PER_SECOND)
 
     def at(self, when: float, call: Call) -> None:
@@ -68,27 +85,28 @@ class Wheel:
         Where it was filed comes round before `first` and, after a sleep, too often: `serve` tells what is due.
         """
         for ring, place in self._places(first, interval):
-            ring.setdefault(place, []).append(call)
+            ring[place] = (*ring.get(place, ()), call)
 
     def never(self, first: float, interval: float, call: Call) -> None:
         """Take back what `every` filed with the same arguments."""
         for ring, place in self._places(first, interval):
-            ring[place].remove(call)
+            at = ring[place].index(call)
+            ring[place] = ring[place][:at] + ring[place][at + 1 :]
 
-    def _places(self, first: float, interval: float) -> Iterator[tuple[dict[int, list[Call]], int]]:
+    def _places(self, first: float, interval: float) -> Iterator[tuple[dict[int, tuple[Call, ...]], int]]:
         period = round(interval * 1000)
-        rounds = 1 if period % SLOT_MS == 0 else SLOT_MS
+        rounds = SLOT_MS // gcd(period, SLOT_MS)
         length = period * rounds // SLOT_MS
         ring = self._rings.setdefault(length, {})
         for number in range(rounds):
             yield ring, ceil((first + number * interval) * PER_SECOND - EXACT) % length
 
-    def due(self, now: float) -> tuple[list[Call], list[Call]]:
+    def due(self, now: float) -> tuple[list[Call], tuple[Call, ...]]:
         """All calls whose slot has begun by `now`, earliest slot first: those filed once, and those that recur."""
         last = int(now * PER_SECOND)
         begin = self._reached + 1
         calls: list[Call] = []
-        recurring: list[Call] = []
+        recurring: tuple[Call, ...] = ()
         if last < begin:
             return calls, recurring
         self._reached = last
@@ -101,6 +119,6 @@ class Wheel:
             for slot in range(begin, last + 1):
                 calls += self._slots.pop(slot, ())
         for length, ring in self._rings.items():
-            for slot in range(max(begin, last - length + 1), last + 1):
-                recurring += ring.get(slot % length, ())
+            for slot in (last,) if last == begin else range(max(begin, last - length + 1), last + 1):
+                recurring += ring.get(slot % length, ())  # of one ring, as nearly always, the very tuple
         return calls, recurring

@@ -1,6 +1,6 @@
 """Did *we* stall? Then an unanswered probe proves nothing yet, and the time was not observed.
 
-A tick every 5 ms; two ticks more than 12 ms apart are a stall [g0, g1]. A probe that overlaps one gets its verdict
+A tick every 10 ms; two ticks more than 17 ms apart are a stall [g0, g1]. A probe that overlaps one gets its verdict
 later: 10 ms after the stall if its request had been written before (the answer, if it came, waits in the socket), a
 whole prompt limit after it if the stall held up its own connect or write. Not without end: of a connection that needs
 several exchanges each may be held up once.
@@ -13,7 +13,7 @@ from collections import deque
 from math import inf
 from typing import NamedTuple
 
-GAP = 0.012
+GAP = 0.017  # seconds; a tick is late by 7 ms then
 PILE_SECONDS = 30.0
 PILE_SHARE = 0.01  # of that time: what is lost of a window beyond it makes a verdict inconclusive
 GRACE = 0.010

@@ -20,12 +20,13 @@ from exporters.probing.connection import Connection, LocalError, Poller
 from exporters.probing.latency import Latency
 from exporters.probing.outage import NEVER, Book, Closed, Counted, Down, Evidence, Finished, Late, Opened, Scope, Up
 from exporters.probing.protocols import PROTOCOLS, BadReplyError, Exchange, Hello, Reply
-from exporters.probing.schedule import SLOT, Wheel, first_point, phase, serve
+from exporters.probing.schedule import Wheel, first_point, phase, serve
 from exporters.probing.stall import Stalls
 from exporters.probing.stats import Stats
 from exporters.settings import Stream as Spec
 
 RETRY = 0.1  # seconds between fresh connections while down
+ROUNDING = 1e-6  # seconds that a time may lose on its way through a slot
 BIG_EVERY = 10  # heartbeats; one in so many is a big one
 DIRECT = {"pod", "service", "nodeport", "egress"}  # paths on which no proxy ends a connection before its target
 RELEARN = 64  # answers after which the limits that follow from latency are computed again
@@ -326,7 +327,7 @@ class Stream:
         if not self._undecided:
             return
         for probe, link in list(self._undecided.items()):
-            if not probe.decided and probe.due < now + SLOT:
+            if not probe.decided and probe.due <= now + ROUNDING:
                 self._judge(link, probe, now)
 
     def _judge(self, link: Link, probe: Probe, now: float) -> None:

@@ -13,13 +13,14 @@ import sys
 import tracemalloc
 from itertools import chain
 from time import monotonic
+from typing import NamedTuple
 
 import uvloop
 
 from exporters.identity import identify
 from exporters.probing.engine import Engine
 from exporters.probing.record import Record
-from exporters.probing.schedule import SLOT, Wheel, first_point, phase, serve
+from exporters.probing.schedule import SLOT, Wheel, first_point, serve, turn
 
 from .measure import Effort, Result, cpu_seconds, each_us, module, result, rss_mb, tell, window_of
 
@@ -34,9 +35,9 @@ class Idle:
 
     __slots__ = ("fired", "first")
 
-    def __init__(self, wheel: Wheel, number: int, now: float) -> None:
+    def __init__(self, wheel: Wheel, grid: Grid, now: float) -> None:
         self.fired = 0
-        self.first = first_point(phase(f"bench|target-{number}|pod|http|4", INTERVAL), INTERVAL, now)
+        self.first = first_point(turn(grid), grid.interval, now)
         wheel.every(self.first, INTERVAL, self.on_point)
 
     def on_point(self, now: float) -> None:
@@ -44,11 +45,22 @@ class Idle:
         self.fired += 1 + missed
 
 
+class Grid(NamedTuple):
+    key: str
+    interval: float
+
+
+def idle(wheel: Wheel, streams: int, now: float) -> list[Idle]:
+    """So many, made in the order in which the engine makes its own."""
+    grids = [Grid(f"bench|target-{number}|pod|http|4", INTERVAL) for number in range(streams)]
+    return [Idle(wheel, grid, now) for grid in sorted(grids, key=turn)]
+
+
 async def spend(streams: int, warm: float, seconds: float) -> None:
     loop = asyncio.get_running_loop()
     identity = identify("bench", "", "")
     engine = Engine([], identity, Record([], identity), loop)
-    idle = [Idle(engine.wheel, number, monotonic()) for number in range(streams)]
+    made = idle(engine.wheel, streams, monotonic())
     ticks = 0
 
     def tick() -> None:
@@ -56,14 +68,14 @@ async def spend(streams: int, warm: float, seconds: float) -> None:
         ticks += 1
         loop.call_later(SLOT, tick)
 
-    if idle:
+    if made:
         engine.start()
     else:
         tick()
     await asyncio.sleep(warm)
-    before, fired = cpu_seconds(os.getpid()), ticks + sum(stream.fired for stream in idle)
+    before, fired = cpu_seconds(os.getpid()), ticks + sum(stream.fired for stream in made)
     await asyncio.sleep(seconds)
-    done = ticks + sum(stream.fired for stream in idle) - fired
+    done = ticks + sum(stream.fired for stream in made) - fired
     tell(os.getpid(), before, done, (streams / INTERVAL if streams else 0.9 / SLOT) * seconds)
     await engine.stop()
 
@@ -74,14 +86,14 @@ def weigh() -> float:
     tracemalloc.start()
     now = monotonic()
     wheel = Wheel(now)
-    idle = [Idle(wheel, number, now) for number in range(STREAMS)]
+    made = idle(wheel, STREAMS, now)
     for tick in range(int(2 * INTERVAL / SLOT)):
         for call in chain(*wheel.due(now + tick * SLOT)):
             call(now + tick * SLOT)
     gc.collect()
     held = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
-    return held / len(idle)
+    return held / len(made)
 
 
 def scheduler(effort: Effort) -> list[Result]:
