@@ -87,7 +87,7 @@ def _from_peers(state: State) -> Iterator[str]:
     for source, told in sorted(rows.items(), key=lambda row: natural(row[0])):
         targets = {target for words in told.values() for each in words.values() for target in each}
         words = [_counts(told[protocol]) for protocol in PROTOCOLS]
-        yield _row(source, f"{len(targets)} peers", "", words, changed[source])
+        yield _row(source, f"{len(targets)} peer{'s' * (len(targets) != 1)}", "", words, changed[source])
     for name, peer in state["peers"].items():
         if peer["heard"] is False:
             said = f"NOT HEARD {peer['error']}".strip()

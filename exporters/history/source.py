@@ -4,6 +4,7 @@ An exporter is a stranger: its answers are bounded in bytes, number and time, an
 """
 
 import asyncio
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -120,6 +121,10 @@ class Remote:
             return self._runner.run(self._get(path, query))
         except TimeoutError:
             raise SourceError(f"{self.name}: no whole answer in {self._seconds:.0f} s") from None
+        except aiohttp.ClientConnectorError as error:  # its text speaks of TLS where there is none
+            fault = error.os_error
+            why = os.strerror(fault.errno) if isinstance(fault, ConnectionError) and fault.errno else str(fault)
+            raise SourceError(f"{self.name}: cannot connect to {error.host}:{error.port}: {why}"[:300]) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise SourceError(f"{self.name}: {str(error) or type(error).__name__}"[:300]) from None
 
