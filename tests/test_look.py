@@ -181,9 +181,12 @@ def test_long_work_of_the_loop_is_left_in_the_middle() -> None:
 def test_a_break_counts_for_a_while() -> None:
     def item(kind: str, end: float | None) -> dict[str, Any]:
         began = times.iso(0.0)
-        return {"kind": kind, "stream": kind, "start_time": began, "end_time": end if end is None else times.iso(end)}
+        state = "closed" if end else "open"
+        over = end if end is None else times.iso(end)
+        return {"kind": kind, "state": state, "stream": kind, "start_time": began, "end_time": over}
 
     items = [item("break", 1000.0), item("break", 1010.0), item("outage", 1010.0), item("break", None)]
+    items.append({**item("break", None), "state": "truncated"})  # by a kill: it may have been an outage
     assert broken(items, 1011.0) == {"break": 2}
     assert broken(items, 1005.0 + LATELY) == {"break": 1}
 

@@ -108,6 +108,10 @@ def seen(stats: Stats, identity: Identity, now: float) -> Placed:
 
 
 def broken(items: Iterable[Mapping[str, Any]], now: float) -> Counter[str]:
-    """How many connections of each stream broke lately; `now` is wall time."""
-    ended = ((item["stream"], item["end_time"] or item["start_time"]) for item in items if item["kind"] == "break")
+    """How many connections of each stream broke lately; `now` is wall time.
+
+    What was cut short by an end of its exporter is left aside: it had no time to be told from an outage.
+    """
+    breaks = (item for item in items if item["kind"] == "break" and item["state"] != "truncated")
+    ended = ((item["stream"], item["end_time"] or item["start_time"]) for item in breaks)
     return Counter(stream for stream, end in ended if now - times.seconds(end) < LATELY)

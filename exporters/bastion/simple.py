@@ -50,8 +50,8 @@ def _coverage(found: Mapping[str, Any] | None) -> Iterator[str]:
     if found["unknowns"]:
         yield f"Never reached, so unknown: {_few([' by '.join(each) for each in found['unknown']], found['unknowns'])}"
     if found["misses"]:
-        names = [f"{name} for {seconds} s" for name, seconds in found["missed"]]
-        yield f"Not observing: {_few(names, found['misses'])}"
+        names = [f"{name} missed {seconds} s" for name, seconds in found["missed"]]
+        yield f"Did not observe all the time: {_few(names, found['misses'])}"
 
 
 def _few(names: Sequence[str], count: int) -> str:

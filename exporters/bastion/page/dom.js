@@ -39,6 +39,8 @@ export function flag(element, name, on) {
   else element.classList.toggle(name, on);
 }
 
+export const many = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
+
 export const two = (number) => String(number).padStart(2, "0");
 
 export function clock(seconds, digits = 0) {

@@ -1,6 +1,6 @@
 // Wires the page: what changed marks its parts for drawing, which happens once a frame.
 import { acts, refresh as refreshActs } from "./acts.js";
-import { $, el, flag, natural, put } from "./dom.js";
+import { $, el, flag, many, natural, put } from "./dom.js";
 import { csv, json, save } from "./export.js";
 import { History } from "./history.js";
 import { Live } from "./live.js";
@@ -86,8 +86,8 @@ function shape() {
   $("mesh").classList.toggle("dense", names.length > 14);
   mesh.shape(only([...from].sort(natural), names, "in").map((key) => ({ key, label: key, note: unheard.get(key)?.note })),
     names.map((key) => ({ key, label: key })), from.size ? "No trouble." : "No peer tells of others.");
-  put($("outside-count"), `${targets.size} targets`);
-  put($("mesh-count"), `${from.size} peers`);
+  put($("outside-count"), many(targets.size, "target"));
+  put($("mesh-count"), many(from.size, "peer"));
 }
 
 function only(rows, columns, side) {

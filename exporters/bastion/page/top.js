@@ -1,5 +1,5 @@
 // The first look: the verdict, what the night cost, whether the watcher itself is all right, and where to look.
-import { $, age, clock, day, el, flag, moment, put, secs } from "./dom.js";
+import { $, age, clock, day, el, flag, many, moment, put, secs } from "./dom.js";
 
 const SIGNS = { up: "✓", down: "✕", unknown: "?", none: "?", stale: "!" };
 
@@ -88,11 +88,11 @@ function coverage(found, summary) {
   }
   if (found?.misses) {
     const names = found.missed.map(([name, seconds]) => `${name} ${age(seconds)}`);
-    parts.push(`not observing: ${few(names, found.misses, 2)}`);
+    parts.push(`missed by ${few(names, found.misses, 2)}`);
     more.push(`${found.misses} of ${found.sources} sources did not observe all the time: ${few(names, found.misses, 10)}`);
   }
   const count = summary.counts.gap;
-  if (count) parts.push(`${count} gap${count > 1 ? "s" : ""}`);
+  if (count) parts.push(many(count, "gap"));
   put($("coverage-more"), parts.join(" · "));
   const title = more.join("\n");
   if ($("coverage-more").title !== title) $("coverage-more").title = title;
