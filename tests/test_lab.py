@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -264,6 +265,7 @@ def prefix(letter: str) -> str:
 @contextmanager
 def built(letter: str, *argv: str) -> Iterator[Lab]:
     at = ["--prefix", prefix(letter)]
+    assert command.main(["down", *at]) == 0  # what a killed run left, which `up` would go on with
     assert command.main(["up", *at, *argv]) == 0
     try:
         found = run.known(prefix(letter), run.default_folder(prefix(letter)))
@@ -331,6 +333,31 @@ def test_workloads_reach_each_other_through_tunnels(lab: Lab) -> None:
         assert reaches(lab, one, topology.address(other)), (one, other)
     told = run.run(build.vsctl(lab, "ch1", "--bare", "--columns=statistics", "find", "Interface", "type=geneve"))
     assert "tx_packets" in told
+
+
+@pytest.mark.needs_root(*NEEDS)
+@pytest.mark.slow
+def test_one_alone_answers_for_an_address_of_the_underlay(lab: Lab) -> None:
+    """Else it is a matter of chance which answer OVS believes, and for a quarter of an hour."""
+    for chassis in lab.chassis_names:
+        answering = inside(lab, "outside", answers, topology.underlay(chassis))
+        (link,) = json.loads(run.run(build.Run(("ip", "-j", "link", "show", "br-ex"), lab.namespace(chassis))))
+        assert answering == {link["address"]}
+
+
+def answers(address: str) -> set[str]:
+    """The MAC addresses that answer for an address, as eth0 sees it within a second."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0806)) as sock:
+        sock.bind(("eth0", 0x0806))
+        own = sock.getsockname()[4]
+        header = b"\xff" * 6 + own + bytes.fromhex("0806 0001 0800 0604 0001")  # RFC 826: who has
+        sock.send(header + own + socket.inet_aton("0.0.0.0") + bytes(6) + socket.inet_aton(address))
+        found, until = set(), time.monotonic() + 1.0
+        while select.select([sock], [], [], max(0.0, until - time.monotonic()))[0]:
+            packet = sock.recv(64)
+            if packet[20:22] == b"\0\2" and packet[28:32] == socket.inet_aton(address):
+                found.add(packet[22:28].hex(":"))
+        return found
 
 
 @pytest.mark.needs_root(*NEEDS)

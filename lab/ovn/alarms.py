@@ -66,6 +66,7 @@ def main(args: argparse.Namespace, lab: Lab) -> int:
     """0: it passed; 2: it did not; 1: it could not be found out."""
     try:
         programs = monitoring.programs()
+        run.down(lab.prefix, lab.folder)  # what a killed one left as it was then
         run.up(lab)
         try:
             return asyncio.run(_main(args, lab, programs))

@@ -156,7 +156,9 @@ def _socket(lab: Lab, central: str, database: str) -> str:
 def new_chassis(lab: Lab, chassis: str) -> Iterator[Run]:
     """An OVS with an address for its tunnels on br-ex, and a controller.
 
-    In userspace OVS sends tunnels itself, through the bridge that has their address: eth0 must be a port of it.
+    In userspace OVS sends tunnels itself, through the bridge that has their address: eth0 must be a port of it. The
+    kernel hears what comes to eth0 beside OVS, and must not answer there for an address of br-ex: who believed that
+    answer would send its tunnels to eth0, where OVS takes none.
     """
     daemons, space = topology.daemons(lab, chassis), lab.namespace(chassis)
     ids = {
@@ -169,6 +171,7 @@ def new_chassis(lab: Lab, chassis: str) -> Iterator[Run]:
         "ovn-bridge-mappings": "physnet1:br-ex",
         "ovn-monitor-all": "true",
     }
+    yield Run(("sysctl", "-qw", "net.ipv4.conf.eth0.arp_ignore=1"), space)
     yield Run(("ovsdb-tool", "create", f"{lab.folder}/{chassis}/db/conf.db", OVS_SCHEMA))
     yield from start(lab, daemons["ovsdb-server"])
     told = (f"external-ids:{name}={value}" for name, value in ids.items())

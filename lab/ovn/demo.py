@@ -169,6 +169,7 @@ def main(args: argparse.Namespace, lab: Lab) -> int:
     """0: all was seen (--once), or it was ended by a signal; 2: something was not; 1: it could not be found out."""
     try:
         prometheus, _ = monitoring.programs()
+        run.down(lab.prefix, lab.folder)  # what a killed one left as it was then
         run.up(lab)
         try:
             plain.begin(lab)
