@@ -31,6 +31,7 @@ from lab.stage import beside, on_stage
 BEGINNING = "Ovnwatch"
 ALWAYS = {"Watchdog"}
 ROUND_SECONDS = 45.0  # for the alerts of a round to arrive: a chassis is behind after 30 s
+AGAIN_SECONDS = 5.0  # then a fault that fades is renewed
 WELL_SECONDS = 40.0  # for everything to work again
 SETTLE_SECONDS = 5.0  # of streams that are up: BFD, gateways
 
@@ -134,11 +135,16 @@ async def _round(
         began |= {name: time.monotonic() for name in fault.fires if name not in AFTERWARDS}
         await asyncio.to_thread(fault.do, there.lab)
     due = [name for fault in those for name in fault.fires]
-    await until(lambda: _is(not arrived.lacks(name for name in due if name not in AFTERWARDS)), ROUND_SECONDS)
+    soon = [name for name in due if name not in AFTERWARDS]
+    over = time.monotonic() + ROUND_SECONDS
+    while not await until(lambda: _is(not arrived.lacks(soon)), AGAIN_SECONDS) and time.monotonic() < over:
+        for fault in those:
+            if fault.again is not None and arrived.lacks(fault.fires):
+                await asyncio.to_thread(fault.again, there.lab)
     for fault in reversed(those):
         began |= {name: time.monotonic() for name in fault.fires if name in AFTERWARDS}
         await asyncio.to_thread(fault.undo, there.lab)
-    lacking = [name for name in due if name not in AFTERWARDS and name in arrived.lacks(due)]
+    lacking = arrived.lacks(soon)
     if lacking:
         show.event("lacks", ", ".join(lacking), "bad")
     await until(lambda: _is(not arrived.lacks(due if not lacking else set(due) & AFTERWARDS)), WELL_SECONDS)
