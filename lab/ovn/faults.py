@@ -22,6 +22,7 @@ from lab.ovn.topology import EGRESS, Lab
 
 FLOOD = "br-flood"  # a bridge of its own in the datapath of a chassis; its links are `flood` and `flood-far`
 DEAF_PORT = 26653
+TAKEN_SECONDS = 6.0  # for a gateway to be taken over: BFD, as OVN sets it, sees after 3 s that its chassis is gone
 SERVED = "tcp.dst == {8080, 8081, 8082}"  # what is sent to a peer, and not its own probes' answers
 
 
@@ -262,6 +263,8 @@ def _leader_again(lab: Lab) -> None:
 
 
 def _held_vswitchd(lab: Lab) -> None:
+    """A chassis whose tunnels are all down takes no gateway: ch2 must have seen by ch3 that ch1 alone is gone."""
+    threading.Event().wait(TAKEN_SECONDS)
     change.hold(lab, "ch3", "ovs-vswitchd")
     with contextlib.suppress(LabError):  # nobody applies it
         waits = ("ovs-vsctl", "--timeout=1", "set", "Open_vSwitch", ".", "external_ids:alarm=1")
