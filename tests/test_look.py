@@ -186,7 +186,8 @@ def test_a_break_counts_for_a_while() -> None:
         return {"kind": kind, "state": state, "stream": kind, "start_time": began, "end_time": over}
 
     items = [item("break", 1000.0), item("break", 1010.0), item("outage", 1010.0), item("break", None)]
-    items.append({**item("break", None), "state": "truncated"})  # by a kill: it may have been an outage
+    cut_short = {**item("break", None), "state": "truncated", "start_time": times.iso(1010.0)}
+    items.append(cut_short)  # by a kill: it may have been an outage
     assert broken(items, 1011.0) == {"break": 2}
     assert broken(items, 1005.0 + LATELY) == {"break": 1}
 
