@@ -60,7 +60,10 @@ class Site(NamedTuple):
                 if await self.ask(expr, time.time()):
                     return
             await asyncio.sleep(0.25)
-        raise AssertionError(f"waited {PATIENCE:.0f} s in vain for {expr}")
+        told = {
+            each: await self.ask(each, time.time()) for each in ("up", "ovnwatch_outage_open", "ovnwatch_stream_state")
+        }
+        raise AssertionError(f"waited {PATIENCE:.0f} s in vain for {expr}; there is {told}")
 
     async def interrupt(self, fault: str, seconds: float) -> None:
         await asyncio.gather(*(relay.inject(fault, seconds) for relay in self.relays))
@@ -103,6 +106,7 @@ async def start_peer(
         "source": name,
         "listen": {each: f"{LOCAL}:{ports[each]}" for each in PROTOCOLS},
         "web": {"listen_address": f"{LOCAL}:{ports['web']}"},
+        "journal": {"path": str(children.folder)},
         "targets": list(targets),
     }
     path = children.folder / f"{name}.yaml"

@@ -20,6 +20,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from running import ANY_PORT, CODE, Exporter, flags, killed_at_the_end, wait_for
 
+from exporters.probing.stall import GAP
+
 SOAK = int(os.environ.get("OVNWATCH_INJECTIONS", "20")) >= 100
 STOP = 10.0 if SOAK else 3.0  # seconds
 RESTLESS = 120.0 if SOAK else 12.0
@@ -53,18 +55,23 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 @pytest.fixture
-def peer(start: Start) -> Exporter:
-    """A peer that probes another one over all protocols, and has reached it."""
-    return reaching(start)
-
-
-def reaching(start: Start, code: str = CODE, targets: int = 1) -> Exporter:
-    """A server that waits for no processor is never late: what is seen of it then is the prober's own invention."""
-    server = start("server", {"tcp": 1})
+def server(start: Start) -> Exporter:
+    """One that waits for no processor is never late: what is seen of it then is the prober's own invention."""
+    found = start("server", {"tcp": 1})
     try:
-        os.sched_setscheduler(server.process.pid, os.SCHED_FIFO, os.sched_param(1))
+        os.sched_setscheduler(found.process.pid, os.SCHED_FIFO, os.sched_param(1))
     except PermissionError:  # where real time is not for everybody
-        os.setpriority(os.PRIO_PROCESS, server.process.pid, -20)
+        os.setpriority(os.PRIO_PROCESS, found.process.pid, -20)
+    return found
+
+
+@pytest.fixture
+def peer(start: Start, server: Exporter) -> Exporter:
+    """A peer that probes the server over all protocols, and has reached it."""
+    return reaching(start, server)
+
+
+def reaching(start: Start, server: Exporter, code: str = CODE, targets: int = 1) -> Exporter:
     ours = start("prober", {name: server.ports[name] for name in ("http", "tcp", "ws")}, code, targets)
     wait_for(lambda: all(each["state"] == "up" and each["coverage"]["last_15m"] for each in streams(ours)))
     return ours
@@ -98,8 +105,12 @@ def not_run(peer: Exporter) -> float:
     return stalled
 
 
-def blamed(peer: Exporter) -> list[dict[str, Any]]:
-    return [each for each in events(peer) if each["kind"] in BLAMING]
+def blamed(peer: Exporter, server: Exporter) -> list[dict[str, Any]]:
+    """What it says that the server did, which did not; but where that stood still as often, the machine had paused."""
+    found = [each for each in events(peer) if each["kind"] in BLAMING]
+    stood = not_run(server)
+    print(f"the server did not run for {stood:.3f} s")
+    return found if stood < GAP * len(found) else []
 
 
 def stop(peer: Exporter, seconds: float) -> float:
@@ -130,7 +141,7 @@ def busy_loops(number: int) -> Iterator[None]:
 # --- stopped
 
 
-def test_a_stop_is_a_gap_and_no_outage(peer: Exporter) -> None:
+def test_a_stop_is_a_gap_and_no_outage(peer: Exporter, server: Exporter) -> None:
     before = not_run(peer)
     began = time.monotonic()
     stopped = stop(peer, STOP)
@@ -141,7 +152,7 @@ def test_a_stop_is_a_gap_and_no_outage(peer: Exporter) -> None:
     assert found >= SHARE * stopped
     (gap,) = [each for each in events(peer) if each["kind"] == "gap" and each["duration_sec"] >= SHARE * stopped]
     assert gap["cause"] == "stall"
-    assert blamed(peer) == []
+    assert blamed(peer, server) == []
     elapsed = time.monotonic() - began
     for each in streams(peer):
         missing = (1 - each["coverage"]["last_15m"]) * (elapsed + 60)  # it began less than a minute before
@@ -151,7 +162,7 @@ def test_a_stop_is_a_gap_and_no_outage(peer: Exporter) -> None:
     assert "stuck for" not in peer.said()  # the process was stopped, and the loop is not to blame
 
 
-def test_short_stops_all_the_time_are_told_and_are_no_outages(peer: Exporter) -> None:
+def test_short_stops_all_the_time_are_told_and_are_no_outages(peer: Exporter, server: Exporter) -> None:
     rng = random.Random(7)
     before, began, stopped = not_run(peer), time.monotonic(), 0.0
     while time.monotonic() - began < RESTLESS:
@@ -161,7 +172,7 @@ def test_short_stops_all_the_time_are_told_and_are_no_outages(peer: Exporter) ->
     found = not_run(peer) - before
     print(f"stopped for {stopped:.3f} of {took:.1f} s ({stopped / took:.0%}), told {found:.3f} s")
     assert found >= SHARE * stopped
-    assert blamed(peer) == []
+    assert blamed(peer, server) == []
     for each in streams(peer):
         assert each["coverage"]["last_15m"] < 1 - 0.5 * stopped / (took + 60), each["stream"]
 
@@ -169,11 +180,11 @@ def test_short_stops_all_the_time_are_told_and_are_no_outages(peer: Exporter) ->
 # --- starved
 
 
-def test_busy_loops_beside_it_make_no_outage(peer: Exporter) -> None:
+def test_busy_loops_beside_it_make_no_outage(peer: Exporter, server: Exporter) -> None:
     with busy_loops(6):
         time.sleep(RESTLESS)
     print(f"beside six busy loops: {gap_seconds(peer)}")
-    assert blamed(peer) == []
+    assert blamed(peer, server) == []
 
 
 @pytest.fixture
@@ -207,9 +218,11 @@ def limit(group: Path, percent: int) -> None:
 
 
 @pytest.mark.parametrize("loops", [0, 6])
-def test_a_cpu_quota_makes_gaps_with_their_reason_and_no_outage(group: Path, start: Start, loops: int) -> None:
+def test_a_cpu_quota_makes_gaps_with_their_reason_and_no_outage(
+    group: Path, start: Start, server: Exporter, loops: int
+) -> None:
     join = f"import os; open({str(group / 'cgroup.procs')!r}, 'w').write(str(os.getpid())); "
-    ours = reaching(start, join + CODE, TARGETS)
+    ours = reaching(start, server, join + CODE, TARGETS)
     assert values(ours, "ovnwatch_cpu_throttled_seconds_total", label="source") == {"prober": 0.0}
     limit(group, 5)
     with busy_loops(loops):
@@ -223,18 +236,18 @@ def test_a_cpu_quota_makes_gaps_with_their_reason_and_no_outage(group: Path, sta
     skipped = values(ours, "ovnwatch_probes_skipped_total")
     print(f"5 % of a CPU for {RESTLESS:g} s beside {loops} loops: {throttled:.3f} s throttled, {gaps}, {skipped}")
     assert 0 < gaps["throttled"] <= throttled + 0.001
-    assert blamed(ours) == []
+    assert blamed(ours, server) == []
 
 
 # --- left alone
 
 
-def test_a_quiet_time_has_few_gaps(peer: Exporter) -> None:
+def test_a_quiet_time_has_few_gaps(peer: Exporter, server: Exporter) -> None:
     before = gap_seconds(peer)
     time.sleep(QUIET)
     after = gap_seconds(peer)
     lost = {reason: round(after[reason] - before[reason], 3) for reason in after}
     print(f"in {QUIET:g} s in which nobody disturbed it, it did not observe: {lost}")
     print("coverage", {each["protocol"]: each["coverage"] for each in streams(peer)})
-    assert blamed(peer) == []
+    assert blamed(peer, server) == []
     assert lost["suspended"] == lost["restart"] == 0.0

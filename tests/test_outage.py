@@ -515,6 +515,32 @@ def test_an_open_event_has_the_kind_it_looks_like(verdicts: list[Verdict], kind:
     assert event.kind == kind
 
 
+def test_a_frozen_peer_that_is_gone_by_now_is_an_outage() -> None:
+    """It froze, and then its node was switched off: nobody is left who could be answered."""
+    book = Book(T)
+    for verdict in [up(0.1, 1), no_answer(0.2, 2), no_answer(0.3, 3), refused(0.4, 4)]:
+        book.add(verdict.evidence, verdict.at, NEVER, DELTA)
+    assert kind_now(book) == "frozen"
+    book.forget(2)
+    assert kind_now(book) == "frozen"  # the other one may yet be answered
+    book.forget(3)
+    for verdict in [refused(0.5, 5), no_answer(0.6, 6), no_answer(0.7, 7)]:
+        book.add(verdict.evidence, verdict.at, NEVER, DELTA)
+        assert kind_now(book) == "outage"
+    for verdict in [late(0.6, 0.78, 6), late(0.7, 0.781, 7), up(0.8, 8)]:  # of its successor, which was slow to begin
+        book.add(verdict.evidence, verdict.at, NEVER, DELTA)
+    (finished,) = book.advance(5.0, NEVER, DELTA)
+    assert isinstance(finished, Finished)
+    assert (finished.event.kind, finished.ledger, finished.event.cause) == ("outage", "path", "response_timeout")
+    assert end(finished.event) == about(0.7, 0.78)
+
+
+def kind_now(book: Book) -> str:
+    event = book.open_event(1.0)
+    assert event is not None
+    return event.kind
+
+
 def test_an_ended_event_is_not_open_though_its_kind_is_not_known_yet() -> None:
     story = told(tcp("..b.")[:4], until=0.27)
     assert story.book.open_event(0.27) is None

@@ -131,6 +131,24 @@ def test_a_peer_that_dies_is_an_outage_until_another_takes_its_place(start: Star
     assert history(two) == []
 
 
+def test_a_peer_that_hangs_and_then_dies_is_an_outage(start: Start) -> None:
+    """As a machine that is switched off because it hangs: for a while it accepted, and nobody was answered."""
+    b = start("b", "a")
+    a = start("a", "b", {name: b.ports[name] for name in PROTOCOLS})
+    wait_for(lambda: states(a) == ["up"] * 3)
+    b.process.send_signal(signal.SIGSTOP)
+    wait_for(lambda: states(a) == ["frozen"] * 3)
+    time.sleep(1)  # more than one connection shall have shaken hands
+    b.end(signal.SIGKILL)
+    wait_for(lambda: states(a) == ["down"] * 3)
+    opened = [line for line in a.get("/metrics")[1].splitlines() if line.startswith("ovnwatch_outage_open{")]
+    assert [line.rpartition(" ")[2] for line in opened] == ["1.0"] * 3
+
+
+def states(peer: Exporter) -> list[str]:
+    return [each["state"] for each in json.loads(peer.get("/status", "http")[1])["streams"]]
+
+
 def test_peers_left_to_others_are_told_and_counted(start: Start, tmp_path: Path) -> None:
     peer = start("a", "b")
     gauge = 'ovnwatch_peers_not_observed{{source="a"}} {}.0\n'

@@ -26,7 +26,7 @@ and proved by injecting some twenty thousand known interruptions; each says what
     and the answer, by the peer's clock, came sooner than a retransmission of it could have; and, whenever, if a new
     connection that waited was answered with it. Connections that shake hands, lose nothing and are all answered
     together are a frozen peer; where others could not even shake hands, one alone was caught by a path that broke
-    just then.
+    just then. Where more are turned away and nobody waits any longer, the peer that froze is gone: an outage.
 11. Estimate = T x failed grid points, less the ordinary latency: unbiased in total. Where a close or a thaw gives a
     sharper edge, that edge; where grid points were skipped, the middles of the two intervals.
 12. Evidence is taken in the order of its times, whatever the order it was decided in.
@@ -190,7 +190,7 @@ class Run:
     point_ledger: Ledger = "path"
     counted: dict[Ledger, float] = field(default_factory=dict)
     causes: Counter[str] = field(default_factory=Counter)
-    first_fresh: Scope | None = None
+    fresh: Scope | None = None  # what the first fresh connection lost, until nobody is left whom a peer could answer
     lost: dict[int, float] = field(default_factory=dict)  # connection -> start of its lost heartbeat
     arrived: set[int] = field(default_factory=set)  # those of them whose heartbeat arrived all the same
     unreached: bool = False  # a fresh connection failed without a handshake
@@ -369,13 +369,7 @@ class Book:
                 if down.arrived:
                     run.arrived.add(down.conn)
             return
-        run.first_fresh = run.first_fresh or down.scope
-        run.point_ledger = down.scope
-        if down.scope == "peer":
-            run.shaken += 1
-            run.waiting.add(down.conn)
-        else:
-            run.unreached = True
+        _fresh_lost(run, down)
         yield from self._count(run, run.points - 1)
 
     def _new(self, begin: float, now: float) -> Run:
@@ -386,12 +380,25 @@ class Book:
 
     def _count(self, run: Run, points: int) -> Iterator[Counted]:
         """So many grid points; of an outage no less than its lower bound, which grows between points and over gaps."""
-        certain = _least(run) if run.first_fresh == "path" else 0.0  # any other may yet be of another book
+        certain = _least(run) if run.fresh == "path" else 0.0  # any other may yet be of another book
         due = max(points * self.interval, certain) - sum(run.counted.values())
         if due > 0:
-            ledger: Ledger = "path" if run.first_fresh == "path" else run.point_ledger
+            ledger: Ledger = "path" if run.fresh == "path" else run.point_ledger
             run.counted[ledger] = run.counted.get(ledger, 0.0) + due
             yield Counted(ledger, due)
+
+
+def _fresh_lost(run: Run, down: Down) -> None:
+    """A fresh connection failed (rule 10)."""
+    run.fresh = run.fresh or down.scope
+    run.point_ledger = down.scope
+    if down.scope == "peer":
+        run.shaken += 1
+        run.waiting.add(down.conn)
+        return
+    run.unreached = True
+    if not run.waiting and not _answers(run):
+        run.fresh = "path"
 
 
 def _least(run: Run) -> float:
@@ -402,7 +409,7 @@ def _least(run: Run) -> float:
 def _so_far(run: Run, now: float) -> Event:
     """A run as it stands at `now`, with the kind it looks like."""
     lower = _least(run)
-    kind: Kind = "outage" if _is_path(run) else "frozen" if run.first_fresh == "peer" else "break"
+    kind: Kind = "outage" if _is_path(run) else "frozen" if run.fresh == "peer" else "break"
     until = now if run.end_latest is None else run.end_latest
     upper = until - run.start_earliest
     estimate = min(max(until - run.start(), lower), upper)
@@ -410,14 +417,20 @@ def _so_far(run: Run, now: float) -> Event:
 
 
 def _is_path(run: Run) -> bool:
-    return run.first_fresh == "path" or (run.unreached and run.shaken < 2)
+    return run.fresh == "path" or (run.unreached and run.shaken < 2)
+
+
+def _answers(run: Run) -> dict[int, float]:
+    """When connections that shook hands, or were established, were answered after all, after the last failure."""
+    held = run.released | run.lost.keys()
+    return {late.conn: late.e for late in run.late if late.e > run.end_earliest and late.conn in held}
 
 
 def _settled_at(run: Run) -> float:
     """When enough is known of an ended run to name its kind."""
     assert run.end_latest is not None
     at = run.end_latest + (ANSWER_ALL if run.waiting else SETTLE)
-    if run.first_fresh is None and not run.flow_closed:
+    if run.fresh is None and not run.flow_closed:
         answered = {late.conn for late in run.late}
         at = max([at, *(s + RESCUED for conn, s in run.lost.items() if conn not in answered)])
     return at
@@ -426,7 +439,7 @@ def _settled_at(run: Run) -> float:
 def _kind(run: Run) -> tuple[Ledger, bool]:
     """Which book an ended run belongs in (rule 10), and whether that is a guess ("unconfirmed")."""
     assert run.end_latest is not None
-    if run.first_fresh is None:
+    if run.fresh is None:
         rescued = [late for late in run.late if late.conn in run.lost]
         if any(up.s <= late.e <= up.e + THAW for up in run.waited for late in rescued):
             return "peer", False
@@ -436,11 +449,10 @@ def _kind(run: Run) -> tuple[Ledger, bool]:
         kept = all(late.conn in run.arrived and late.way <= UNTOUCHED for late in rescued)
         slow = (soonest <= UNTOUCHED or kept) and not run.counted  # counted seconds never move
         return ("peer" if slow else "path"), True
-    held = run.released | run.lost.keys()
-    answers = {late.conn: late.e for late in run.late if late.e > run.end_earliest and late.conn in held}
+    answers = _answers(run)
     together = bool(answers) and max(answers.values()) - min(answers.values()) <= TOGETHER and not run.waiting
     alone = run.unreached and len(answers) < 2
-    frozen = run.first_fresh == "peer" and together and not alone and not run.resent
+    frozen = run.fresh == "peer" and together and not alone and not run.resent
     return ("peer" if frozen else "path"), False
 
 
