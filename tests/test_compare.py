@@ -60,9 +60,24 @@ connected and silent everywhere -> peer_frozen!
     bastion>shop  loadbalancer  fff
     n1>shop       pod           tff
 
-silent, and not known to be frozen -> target_down!
+connected, not answered and not frozen, on every path -> big_answers_lost!
     bastion>shop  loadbalancer  ttt
     n1>shop       pod           ttt
+
+connected, not answered and not frozen, between nodes -> big_answers_lost!
+    n1/a>shop/a   pod           ...
+    n2/b>shop/a   pod           ttt
+
+established ones alone say nothing of big answers -> target_down!
+    bastion>shop  loadbalancer  -tt
+    n1>shop       pod           -tt
+
+not even connected on another path -> nodeports_down! big_answers_lost!
+    bastion>shop/n1  nodeport      xxx
+    bastion>shop/n2  nodeport      xxx
+    bastion>shop     loadbalancer  ttt
+    bastion>shop     route         .--
+    n1>shop          pod           ...
 
 silent, but not even connected elsewhere -> target_down!
     bastion>shop  loadbalancer  xxx

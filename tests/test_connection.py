@@ -134,6 +134,21 @@ def test_stamps_stand_in_order_and_data_goes_both_ways(poller: Poller, listener:
     assert told.ends == ["closed"]
 
 
+def test_only_what_was_said_in_part_is_cut(poller: Poller, listener: socket.socket) -> None:
+    silent, _, server = connected(poller, listener)
+    half, told, other = connected(poller, listener)
+    with server, other:
+        for conn in (silent, half):
+            conn.send(b"what is your name?")
+        other.send(b"my na")
+        step(poller, lambda: told.data)
+        step(poller, lambda: half.cut)
+        assert not silent.cut  # all of its request is there
+        half.close()
+        assert not half.cut
+        silent.close()
+
+
 def test_what_came_before_the_end_is_received_before_it(poller: Poller, listener: socket.socket) -> None:
     _, told, server = connected(poller, listener)
     server.sendall(b"last words")

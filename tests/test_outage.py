@@ -535,6 +535,22 @@ def test_a_frozen_peer_that_is_gone_by_now_is_an_outage() -> None:
     assert end(finished.event) == about(0.7, 0.78)
 
 
+def test_connections_that_were_left_half_answered_are_an_outage() -> None:
+    """As with a smaller MTU on the way: they are made, small packets come, and bigger ones never do."""
+    book = Book(T)
+    for verdict in [up(0.1, 1), *(no_answer(k * T, k) for k in range(2, 6))]:
+        book.add(verdict.evidence, verdict.at, NEVER, DELTA)
+    book.forget(9, cut=True)  # what answered long ago was not silent
+    book.forget(2)
+    assert kind_now(book) == "frozen"
+    book.forget(3, cut=True)
+    assert kind_now(book) == "outage"
+    book.add(up(0.6, 6).evidence, 0.601, NEVER, DELTA)
+    (finished,) = book.advance(5.0, NEVER, DELTA)
+    assert isinstance(finished, Finished)
+    assert (finished.event.kind, finished.ledger, finished.event.cause) == ("outage", "path", "response_timeout")
+
+
 def kind_now(book: Book) -> str:
     event = book.open_event(1.0)
     assert event is not None

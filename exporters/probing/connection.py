@@ -13,15 +13,18 @@ import fcntl
 import select
 import socket
 import ssl
-import sys
+import struct
 import termios
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 CHUNK = 65536
-TOTAL_RETRANS = 100  # offset in tcp_info: eight bytes, then the 24th of its 32-bit numbers
+_tcp_info = struct.Struct("=52xI44xI16xQ24xI")  # of linux/tcp.h, as it is since Linux 4.6
+# A first write has a packet of its own, which gets through where bigger ones do not.
+FIRST = 256
+CUT_MS = 250  # longer than a peer that goes on takes to say the rest
 
 # What the kernel's errors mean to a prober. What is not here is "other".
 CAUSE_OF_ERRNO = {
@@ -47,6 +50,15 @@ LOCAL_ERRNO = {
 
 class LocalError(Exception):
     """A probe could not be made for a reason of our own; args[0] is the reason."""
+
+
+class Told(NamedTuple):
+    """What the kernel tells of a connection (tcp_info): last_data_recv, total_retrans, bytes_acked, data_segs_in."""
+
+    silent: int  # milliseconds
+    resent: int
+    acknowledged: int  # a SYN is one
+    heard: int
 
 
 class Owner(Protocol):
@@ -173,13 +185,21 @@ class Connection:
 
     @property
     def resent(self) -> bool:
-        """Did the kernel send anything on it again? (tcp_info of linux/tcp.h: tcpi_total_retrans.)"""
-        return self._sock is not None and _resent(self._sock) > 0
+        """Did the kernel send anything on it again?"""
+        return self._sock is not None and _told(self._sock).resent > 0
+
+    @property
+    def cut(self) -> bool:
+        """Did a part of what was said on it get through, to here or to there, and the rest not, for a while by now?"""
+        if self._sock is None:
+            return False
+        told = _told(self._sock)
+        return (told.heard > 0 and told.silent >= CUT_MS) or (told.acknowledged > 1 and self._waiting())
 
     def settled(self) -> None:
         """All that was written by now is answered: what was sent again for it counts for `arrived` no longer."""
         if self._sock is not None:
-            self._resent = _resent(self._sock)
+            self._resent = _told(self._sock).resent
 
     @property
     def arrived(self) -> bool:
@@ -187,16 +207,21 @@ class Connection:
 
         What never left this machine waits in the same queue as what was not acknowledged (man 7 tcp, SIOCOUTQ).
         """
-        if self._sock is None or self._unsent:
-            return False
-        waiting = fcntl.ioctl(self._sock, termios.TIOCOUTQ, bytes(4))
-        return not any(waiting) and _resent(self._sock) == self._resent
+        return self._sock is not None and not self._waiting() and _told(self._sock).resent == self._resent
+
+    def _waiting(self) -> bool:
+        """Is there anything that the kernel at the other end does not have?"""
+        assert self._sock is not None
+        return bool(self._unsent) or any(fcntl.ioctl(self._sock, termios.TIOCOUTQ, bytes(4)))
 
     def send(self, data: bytes) -> None:
         """Write now what the socket takes; the rest when it takes more. Nothing happens after the end."""
         if self._tls is not None:
             self._tls.write(data)
             data = self._outgoing.read()
+        if not self.wrote and len(data) > FIRST:
+            self._write(data[:FIRST])
+            data = data[FIRST:]
         self._write(data)
 
     def close(self) -> None:
@@ -326,6 +351,5 @@ class Connection:
             self._end(cause)
 
 
-def _resent(sock: socket.socket) -> int:
-    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TOTAL_RETRANS + 4)
-    return int.from_bytes(info[TOTAL_RETRANS:], sys.byteorder)
+def _told(sock: socket.socket) -> Told:
+    return Told._make(_tcp_info.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _tcp_info.size)))

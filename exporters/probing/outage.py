@@ -26,7 +26,8 @@ and proved by injecting some twenty thousand known interruptions; each says what
     and the answer, by the peer's clock, came sooner than a retransmission of it could have; and, whenever, if a new
     connection that waited was answered with it. Connections that shake hands, lose nothing and are all answered
     together are a frozen peer; where others could not even shake hands, one alone was caught by a path that broke
-    just then. Where more are turned away and nobody waits any longer, the peer that froze is gone: an outage.
+    just then. Where more are turned away and nobody waits any longer, the peer that froze is gone: an outage. So it
+    is where a connection was left half answered or half asked: then packets are lost that are bigger than others.
 11. Estimate = T x failed grid points, less the ordinary latency: unbiased in total. Where a close or a thaw gives a
     sharper edge, that edge; where grid points were skipped, the middles of the two intervals.
 12. Evidence is taken in the order of its times, whatever the order it was decided in.
@@ -290,9 +291,14 @@ class Book:
         self._settling = [run for run in self._settling if _settled_at(run) > at]
         return [_finish(run, self.interval, latency) for run in settled]
 
-    def forget(self, conn: int) -> None:
-        """Connection `conn` is watched no longer: its silence from now on says nothing."""
+    def forget(self, conn: int, *, cut: bool = False) -> None:
+        """Connection `conn` is watched no longer: its silence from now on says nothing.
+
+        cut: it shook hands, and what was said on it after that did not get through, which is the path's doing.
+        """
         for run in self._open_runs():
+            if cut and conn in run.waiting:
+                run.fresh = "path"
             run.waiting.discard(conn)
 
     def open_event(self, now: float) -> Event | None:

@@ -367,8 +367,9 @@ class Stream:
     def expire(self, link: Link) -> None:
         """Stop waiting for late answers on `link`, if that is all it is open for."""
         undecided = any(not probe.decided for probe in link.outstanding.values())
-        if link is not self._live and not undecided and link.conn.number in self._links:
-            self._book.forget(link.conn.number)
+        conn = link.conn
+        if link is not self._live and not undecided and conn.number in self._links:
+            self._book.forget(conn.number, cut=conn.connected > 0 and conn.cut)
             self._drop(link)
 
     def _failed(self, link: Link, cause: str) -> None:

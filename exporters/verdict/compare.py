@@ -219,6 +219,15 @@ def _peer_frozen(case: Case) -> Iterator[Hint]:
         yield Hint("peer_frozen", failing, (), case.toward)
 
 
+def _big_answers_lost(case: Case) -> Iterator[Hint]:
+    """On one way connections are made and none is answered as a whole, though somebody is there: it is not frozen."""
+    for own in _groups(case.toward, "source", "path", "target_node", "family").values():
+        failing = _failing(own)
+        cut = all(each.state == "down" and each.cause in SILENT for each in failing)
+        if _fails(own) and cut and any(each.protocol in NEW for each in failing):
+            yield Hint("big_answers_lost", failing, _working(case.toward), own)
+
+
 def _one_way(case: Case) -> Iterator[Hint]:
     """A does not reach B, and B reaches A; or nobody reaches B, not even from inside, and B reaches somebody."""
     if _fails(case.on(MESH)) and not _works(case.toward) and _works(case.away):
@@ -368,6 +377,7 @@ def _not_enough_known(case: Case) -> Iterator[Hint]:
 
 RULES: tuple[Callable[[Case], Iterator[Hint]], ...] = (
     _peer_frozen,
+    _big_answers_lost,
     _one_way,
     _egress_down,
     _target_down,
