@@ -246,6 +246,9 @@ big answers are lost -> big_answers_lost!
     n1>shop       pod           t..
     n2>shop       pod           f..
 
+big requests are lost, and who asks for big answers sends small ones -> big_answers_lost
+    n1>shop       pod           .tt
+
 established connections fail -> established_broken
     n1>shop       pod           .xx
 

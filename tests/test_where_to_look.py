@@ -162,6 +162,7 @@ def input_rules(lane: Lane, *wanted: str) -> Iterator[None]:
         ("new_connections_fail", [f"tcp flags & (syn | ack) == syn {TO_ONE}"]),
         ("one_protocol", [f"ip daddr {BALANCER} tcp dport 8081"]),
         ("big_answers_lost", ["tcp sport 8080-8082 meta length > 1000"]),
+        ("big_answers_lost", ["tcp dport 8080-8082 meta length > 1000"]),
     ],
 )
 def test_what_is_cut_on_the_way_is_blamed(outside: Place, key: str, wanted: Sequence[str]) -> None:

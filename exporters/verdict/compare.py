@@ -223,8 +223,7 @@ def _big_answers_lost(case: Case) -> Iterator[Hint]:
     """On one way connections are made and none is answered as a whole, though somebody is there: it is not frozen."""
     for own in _groups(case.toward, "source", "path", "target_node", "family").values():
         failing = _failing(own)
-        cut = all(each.state == "down" and each.cause in SILENT for each in failing)
-        if _fails(own) and cut and any(each.protocol in NEW for each in failing):
+        if _fails(own) and _cut(failing) and any(each.protocol in NEW for each in failing):
             yield Hint("big_answers_lost", failing, _working(case.toward), own)
 
 
@@ -349,6 +348,8 @@ def _protocols(case: Case) -> Iterator[Hint]:
             continue
         if _new(failing):
             yield Hint(_of_new_ones(failing), failing, working, own)
+        elif len(failing) > 1 and _new(working) and _cut(failing):  # who asks for big answers only sends small requests
+            yield Hint("big_answers_lost", failing, working, own, clear=False)
         elif all(each.breaks for each in failing) or (len(failing) > 1 and _new(working)):
             yield Hint("established_broken", failing, working, own, clear=all(each.breaks for each in failing))
         else:
@@ -419,6 +420,11 @@ def _works(streams: Iterable[Seen]) -> bool:
 def _fails(streams: Iterable[Seen]) -> bool:
     known = _known(streams)
     return bool(known) and not _works(known)
+
+
+def _cut(streams: Iterable[Seen]) -> bool:
+    """Connections are made, nobody answers, and it is not the peer that is frozen."""
+    return all(each.state == "down" and each.cause in SILENT and not each.breaks for each in streams)
 
 
 def _new(streams: Iterable[Seen]) -> bool:
