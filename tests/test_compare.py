@@ -1,6 +1,7 @@
 """Patterns as small tables: one row for each source and path, one letter for each of http, tcp and ws.
 
-. up   x down   f frozen   ? unknown   r refused   t connected, then silent   b up, with breaks   - no such stream
+. up   x down   f frozen   ? unknown   r refused   t connected, then silent   c the same, and a part got through
+b up, with breaks   - no such stream
 A row reads `source[/node[/zone]]>target[/node[/zone]] path[/family] letters`. The first target is compared. After the
 arrow stand the keys expected, a ! behind those that are likely.
 """
@@ -21,6 +22,7 @@ LETTERS: dict[str, dict[str, Any]] = {
     "?": {"state": "unknown"},
     "r": {"state": "down", "cause": "refused"},
     "t": {"state": "down", "cause": "response_timeout"},
+    "c": {"state": "down", "cause": "stalled"},
     "b": {"state": "up", "breaks": 2},
     "B": {"state": "down", "breaks": 1},
 }
@@ -60,24 +62,28 @@ connected and silent everywhere -> peer_frozen!
     bastion>shop  loadbalancer  fff
     n1>shop       pod           tff
 
-connected, not answered and not frozen, on every path -> big_answers_lost!
+silent, and not known to be frozen -> target_down!
     bastion>shop  loadbalancer  ttt
     n1>shop       pod           ttt
 
-connected, not answered and not frozen, between nodes -> big_answers_lost!
+a part gets through, on every path -> big_answers_lost!
+    bastion>shop  loadbalancer  ccf
+    n1>shop       pod           cct
+
+a part gets through between nodes -> big_answers_lost!
     n1/a>shop/a   pod           ...
-    n2/b>shop/a   pod           ttt
+    n2/b>shop/a   pod           ccc
 
-established ones alone say nothing of big answers -> target_down!
-    bastion>shop  loadbalancer  -tt
-    n1>shop       pod           -tt
-
-not even connected on another path -> nodeports_down! big_answers_lost!
+a part gets through on one path, nothing on another -> nodeports_down! big_answers_lost!
     bastion>shop/n1  nodeport      xxx
     bastion>shop/n2  nodeport      xxx
-    bastion>shop     loadbalancer  ttt
+    bastion>shop     loadbalancer  ccc
     bastion>shop     route         .--
     n1>shop          pod           ...
+
+one is not even connected -> target_down!
+    bastion>shop  loadbalancer  cxc
+    n1>shop       pod           xxx
 
 silent, but not even connected elsewhere -> target_down!
     bastion>shop  loadbalancer  xxx
@@ -247,6 +253,9 @@ big answers are lost -> big_answers_lost!
     n2>shop       pod           f..
 
 big requests are lost, and who asks for big answers sends small ones -> big_answers_lost
+    n1>shop       pod           .cc
+
+established ones are silent at this moment -> established_broken
     n1>shop       pod           .tt
 
 established connections fail -> established_broken

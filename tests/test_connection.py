@@ -138,14 +138,19 @@ def test_only_what_was_said_in_part_is_cut(poller: Poller, listener: socket.sock
     silent, _, server = connected(poller, listener)
     half, told, other = connected(poller, listener)
     with server, other:
+        assert not silent.cut(begun=False)
         for conn in (silent, half):
             conn.send(b"what is your name?")
         other.send(b"my na")
         step(poller, lambda: told.data)
-        step(poller, lambda: half.cut)
-        assert not silent.cut  # all of its request is there
+        assert not half.cut(begun=True)  # the rest may be on its way
+        step(poller, lambda: half.cut(begun=True))
+        assert not half.cut(begun=False)  # it was said before we asked
+        assert not silent.cut(begun=False)  # all of the request is there
         half.close()
-        assert not half.cut
+        assert not half.cut(begun=True)
+        silent.send(BIG)
+        step(poller, lambda: silent.cut(begun=False))  # it does not take it all
         silent.close()
 
 

@@ -6,6 +6,7 @@ import json
 import socket
 import ssl
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
@@ -229,6 +230,47 @@ def test_tcp_answers_in_the_size_asked_for(start: Serve, size: int) -> None:
         line = client.ask(b'ovnwatch/1 {"seq": 1, "size": %d}\n' % size)
     assert len(line) == size or not size
     assert line.endswith(b"}\n")
+
+
+def packets(client: socket.socket) -> int:
+    """How many packets with data came (tcp_info: data_segs_in)."""
+    return int.from_bytes(client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 156)[152:], sys.byteorder)
+
+
+def test_a_big_answer_begins_with_a_packet_of_its_own(start: Serve) -> None:
+    """On a path that carries small packets only, it is heard."""
+    with Line(start(serve_tcp).port) as client:
+        for size, came in ((400, 1), (4096, 3)):
+            client.ask(b'ovnwatch/1 {"seq": 1, "size": %d}\n' % size)
+            assert packets(client.socket) == came
+    with ws(start(serve_ws)) as client_ws:
+        before = packets(client_ws.socket)
+        for size, came in ((400, 1), (4096, 3)):
+            client_ws.send(f'ovnwatch/1 {{"seq": 1, "size": {size}}}')
+            client_ws.recv(timeout=30)
+            assert packets(client_ws.socket) - before == came
+    port = start(serve_http, Book()).port
+    for size, came in ((400, 1), (4096, 2)):
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as client_http:
+            client_http.sendall(b"GET /ping?size=%d HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n" % size)
+            answer = client_http.makefile("rb").read()
+            assert packets(client_http) == came
+        assert b"\r\nServer: ovnwatch\r\n" in answer
+
+
+def test_http_cuts_off_who_does_not_take_a_big_answer(start: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web_module, "ANSWER_SECONDS", 0.4)
+    port = start(serve_http, Book(), max_connections=1).port
+    with Line(port, buffer=4096) as greedy:
+        greedy.socket.sendall(b"GET /ping?size=65536 HTTP/1.1\r\nHost: a\r\n\r\n" * 200)
+        wait_for(lambda: answered(port))
+
+
+def answered(port: int) -> bool:
+    try:
+        return ask(port, "/ping")[0] == 200
+    except (ConnectionError, http.client.HTTPException):
+        return False
 
 
 def test_tcp_answers_no_more_than_a_line_holds(start: Serve) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import resource
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -30,8 +30,9 @@ IDLE_SECONDS = 60.0
 MAX_CONNECTIONS = 1024
 MESSAGES_PER_TURN = 32  # then the other connections have theirs
 BYTES_PER_TURN = MAX_SIZE  # of answers, which can be a thousand times as long as their requests
-# An answer's first bytes have a packet of their own, which gets through where bigger ones do not: who hears them and no
-# more knows that the path is to blame.
+# A big answer begins with a packet of its own, which gets through where bigger ones do not: who hears it and no more
+# knows that the path is to blame.
+BIG = 1000
 FIRST = 256
 
 
@@ -78,6 +79,10 @@ class _TcpEcho(asyncio.Protocol):
         if self.next_turn is None:
             self.turn()
 
+    def eof_received(self) -> None:
+        rest, self.rest = self.rest, b""
+        self.transport.write(rest)  # with TLS it is closed now
+
     def turn(self) -> None:
         """Answer some of the lines that are there, the rest after other connections had their turn."""
         self.next_turn = None
@@ -87,7 +92,7 @@ class _TcpEcho(asyncio.Protocol):
         if answer:
             self.silent.pop(self, None)
             self.latest = self.loop.time()
-            first = len(answer) if self.rest else FIRST
+            first = len(answer) if self.rest or len(answer) <= BIG else FIRST
             self.rest = answer[first:]
             self.transport.write(answer[:first])  # may call pause_writing
         if self.searched >= MAX_SIZE and not self.rest:
@@ -230,6 +235,9 @@ async def _converse(ws: web.WebSocketResponse, replies: Replies, address: str) -
                 await ws.pong(message.data)
             elif message.type is WSMsgType.TEXT and (ask := read_ask(message.data.encode())):
                 reply = replies.message(ask, address, time.time(), time.monotonic())
+                if len(reply) > BIG:
+                    await ws.pong()  # nobody asked for it (RFC 6455, 5.5.3): it is the small packet
+                    await asyncio.sleep(0)
                 await ws.send_frame(reply, WSMsgType.TEXT)
 
 
@@ -254,19 +262,14 @@ async def serve_http(
     """
     replies = Replies(identity)
 
-    async def ping(request: web.Request) -> web.StreamResponse:
+    async def ping(request: web.Request) -> web.Response:
         size = number(request, "size", 0, MAX_SIZE)
         address = client_address(request.get_extra_info("peername"))
         body = replies.body(size, address, time.time(), time.monotonic())
-        if len(body) <= FIRST or request.method == hdrs.METH_HEAD:
+        if len(body) <= BIG:
             return web.Response(body=body, content_type="application/json")
-        response = web.StreamResponse()
-        response.content_type, response.content_length = "application/json", len(body)
-        await response.prepare(request)
-        await response.write(body[:FIRST])
-        await asyncio.sleep(0)  # what is written in one turn of the loop goes out at once
-        await response.write_eof(body[FIRST:])
-        return response
+        length = {hdrs.CONTENT_LENGTH: str(len(body))}
+        return web.Response(body=_in_two(body), headers=length, content_type="application/json")
 
     async def clear_history(request: web.Request) -> web.Response:
         require_token(request, access.token if access else None)
@@ -283,6 +286,12 @@ async def serve_http(
         app.router.add_post("/admin/clear_history", clear_history)
         add_token_check(app, lambda: access.token if access else None)
     return await serve(app, host, port, tls=tls, max_connections=max_connections, name="http")
+
+
+async def _in_two(body: bytes) -> AsyncIterator[bytes]:
+    yield body[:FIRST]
+    await asyncio.sleep(0)  # what is written in one turn of the loop goes out at once
+    yield body[FIRST:]
 
 
 async def serve_echoes(

@@ -21,10 +21,8 @@ from typing import Any, NamedTuple, Protocol
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 CHUNK = 65536
-_tcp_info = struct.Struct("=52xI44xI16xQ24xI")  # of linux/tcp.h, as it is since Linux 4.6
-# A first write has a packet of its own, which gets through where bigger ones do not.
-FIRST = 256
-CUT_MS = 250  # longer than a peer that goes on takes to say the rest
+_tcp_info = struct.Struct("=52xI44xI48xI")  # of linux/tcp.h, as it is since Linux 4.6
+CUT_SECONDS = 0.25  # longer than a peer that goes on takes to say the rest
 
 # What the kernel's errors mean to a prober. What is not here is "other".
 CAUSE_OF_ERRNO = {
@@ -53,11 +51,10 @@ class LocalError(Exception):
 
 
 class Told(NamedTuple):
-    """What the kernel tells of a connection (tcp_info): last_data_recv, total_retrans, bytes_acked, data_segs_in."""
+    """What the kernel tells of a connection (tcp_info): last_data_recv, total_retrans, data_segs_in."""
 
     silent: int  # milliseconds
     resent: int
-    acknowledged: int  # a SYN is one
     heard: int
 
 
@@ -188,13 +185,16 @@ class Connection:
         """Did the kernel send anything on it again?"""
         return self._sock is not None and _told(self._sock).resent > 0
 
-    @property
-    def cut(self) -> bool:
-        """Did a part of what was said on it get through, to here or to there, and the rest not, for a while by now?"""
-        if self._sock is None:
+    def cut(self, *, begun: bool) -> bool:
+        """Did it shake hands, and then a part of what was said on it, here or there, did not get through?
+
+        begun: a part of the answer is here. A peer that is frozen has all of the request, and answers nothing.
+        """
+        if self._sock is None or not self.connected or monotonic() - self.wrote < CUT_SECONDS:
             return False
         told = _told(self._sock)
-        return (told.heard > 0 and told.silent >= CUT_MS) or (told.acknowledged > 1 and self._waiting())
+        heard = begun if self.ready else told.heard > 0  # of a TLS handshake
+        return self._waiting() or (heard and told.silent >= 1000 * CUT_SECONDS)
 
     def settled(self) -> None:
         """All that was written by now is answered: what was sent again for it counts for `arrived` no longer."""
@@ -219,9 +219,6 @@ class Connection:
         if self._tls is not None:
             self._tls.write(data)
             data = self._outgoing.read()
-        if not self.wrote and len(data) > FIRST:
-            self._write(data[:FIRST])
-            data = data[FIRST:]
         self._write(data)
 
     def close(self) -> None:

@@ -26,8 +26,9 @@ and proved by injecting some twenty thousand known interruptions; each says what
     and the answer, by the peer's clock, came sooner than a retransmission of it could have; and, whenever, if a new
     connection that waited was answered with it. Connections that shake hands, lose nothing and are all answered
     together are a frozen peer; where others could not even shake hands, one alone was caught by a path that broke
-    just then. Where more are turned away and nobody waits any longer, the peer that froze is gone: an outage. So it
-    is where a connection was left half answered or half asked: then packets are lost that are bigger than others.
+    just then. Where connections get no handshake any more and nobody waits any longer, the peer that froze is gone,
+    and it is an outage; so it is where connections are left half answered or half asked, for then packets are lost
+    that are bigger than others. One alone shows neither.
 11. Estimate = T x failed grid points, less the ordinary latency: unbiased in total. Where a close or a thaw gives a
     sharper edge, that edge; where grid points were skipped, the middles of the two intervals.
 12. Evidence is taken in the order of its times, whatever the order it was decided in.
@@ -61,6 +62,8 @@ SILENCE = "response_timeout"
 # connections that shook hands and wait, as long as a thawing peer may take to begin with them.
 SETTLE = 0.05
 ANSWER_ALL = 0.6
+# One connection may have been caught between two of its packets.
+STRANGE = 2
 # Answers of a thawed peer come within this time. Lost ones, by then between retransmissions that double from 0.2 s
 # on, are further apart.
 TOGETHER = 0.3
@@ -191,7 +194,7 @@ class Run:
     point_ledger: Ledger = "path"
     counted: dict[Ledger, float] = field(default_factory=dict)
     causes: Counter[str] = field(default_factory=Counter)
-    fresh: Scope | None = None  # what the first fresh connection lost, until nobody is left whom a peer could answer
+    fresh: Scope | None = None  # what the first fresh connection lost, unless it turned out not to be the peer
     lost: dict[int, float] = field(default_factory=dict)  # connection -> start of its lost heartbeat
     arrived: set[int] = field(default_factory=set)  # those of them whose heartbeat arrived all the same
     unreached: bool = False  # a fresh connection failed without a handshake
@@ -199,6 +202,8 @@ class Run:
     waiting: set[int] = field(default_factory=set)  # those of them that may still get one
     released: set[int] = field(default_factory=set)  # those of them that did
     late: list[Late] = field(default_factory=list)
+    strange: int = 0  # connections that no frozen peer would have lost
+    cut: int = 0  # those of them that shook hands
     resent: bool = False  # on one of these: its silence was loss, the peer's kernel was not reached
     waited: list[Up] = field(default_factory=list)  # good, but not ordinary
     likely_start: float | None = None  # where nobody looked before
@@ -239,6 +244,12 @@ class Book:
     def failing(self) -> bool:
         """Is a run of failures open?"""
         return self._run is not None
+
+    @property
+    def cut(self) -> bool:
+        """Are connections made by the open run, and what is said on them lost in part?"""
+        run = self._run
+        return run is not None and run.cut >= STRANGE and not run.unreached
 
     @property
     def idle(self) -> bool:
@@ -294,11 +305,12 @@ class Book:
     def forget(self, conn: int, *, cut: bool = False) -> None:
         """Connection `conn` is watched no longer: its silence from now on says nothing.
 
-        cut: it shook hands, and what was said on it after that did not get through, which is the path's doing.
+        cut: it shook hands, and a part of what was said on it then did not get through, which is the path's doing.
         """
         for run in self._open_runs():
             if cut and conn in run.waiting:
-                run.fresh = "path"
+                run.cut += 1
+                _no_peer(run)
             run.waiting.discard(conn)
 
     def open_event(self, now: float) -> Event | None:
@@ -404,6 +416,13 @@ def _fresh_lost(run: Run, down: Down) -> None:
         return
     run.unreached = True
     if not run.waiting and not _answers(run):
+        _no_peer(run)
+
+
+def _no_peer(run: Run) -> None:
+    """A connection was not lost to a frozen peer; STRANGE of them show that there is none."""
+    run.strange += 1
+    if run.strange >= STRANGE:
         run.fresh = "path"
 
 

@@ -105,6 +105,10 @@ class Exchange(Protocol):
 
     ready: bool  # may a heartbeat be sent?
 
+    @property
+    def begun(self) -> bool:
+        """Has anything come since the last request?"""
+
     def opening(self) -> bytes:
         """What to send when the connection is open, before the first heartbeat."""
 
@@ -205,6 +209,10 @@ class Tcp:
         self._requests = Requests(hello, b"\n")
         self._buffer = b""
         self._read = 0  # since the last request
+
+    @property
+    def begun(self) -> bool:
+        return self._read > 0
 
     def opening(self) -> bytes:
         return b""
@@ -310,6 +318,10 @@ class Ws:
         self._buffer = b""  # the begin of a frame; before the 101 is here, the end of what was read
         self._message = b""  # a message of which not all fragments are here; MOST limits its size
         self.ready = False
+
+    @property
+    def begun(self) -> bool:
+        return self._read > 0
 
     def opening(self) -> bytes:
         request = self._protocol.connect()
@@ -451,6 +463,10 @@ class Http:
         self._message = _Message()
         self._parser = httptools.HttpResponseParser(self._message)
         self._message.status_code = self._parser.get_status_code
+
+    @property
+    def begun(self) -> bool:
+        return self._read > 0
 
     def opening(self) -> bytes:
         return b""

@@ -348,7 +348,8 @@ class Stream:
         elif not conn.connected:
             self._lost(link, probe, "path", "connect_timeout", hi=probe.called + self._delta, now=now)
         elif self._shook_promptly(conn):
-            self._lost(link, probe, "peer", "response_timeout", hi=conn.wrote + self._delta, now=now)
+            cause = "stalled" if self._book.cut else "response_timeout"
+            self._lost(link, probe, "peer", cause, hi=conn.wrote + self._delta, now=now)
         else:
             self._lost(link, probe, "path", "response_timeout", hi=probe.called + self._delta, now=now)
         self._shared.waiting(self, link)
@@ -369,8 +370,9 @@ class Stream:
         undecided = any(not probe.decided for probe in link.outstanding.values())
         conn = link.conn
         if link is not self._live and not undecided and conn.number in self._links:
-            self._book.forget(conn.number, cut=conn.connected > 0 and conn.cut)
+            self._book.forget(conn.number, cut=conn.cut(begun=conn.ready and link.exchange.begun))
             self._drop(link)
+            self.stats.state(self._state())
 
     def _failed(self, link: Link, cause: str) -> None:
         """The connection is over; every probe on it that was undecided has failed, now and for a named cause."""

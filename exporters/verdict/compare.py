@@ -53,6 +53,7 @@ NEW = frozenset({"http"})  # a new connection for each probe; the other protocol
 # Causes that tell more than "down": the port answered, and not as it should; connected, and then heard nothing.
 ANSWERED = frozenset({"refused", "tls", "ws_upgrade", "http_status", "bad_response", "reset", "closed"})
 SILENT = frozenset({"response_timeout", "stalled", "peer_frozen"})
+CUT = "stalled"  # connected, and then a part of what was said got through
 
 
 class Seen(NamedTuple):
@@ -214,17 +215,16 @@ def _suspect(mine: Sequence[Seen], missed: Iterable[str], toward: Mapping[str, S
 def _peer_frozen(case: Case) -> Iterator[Hint]:
     """Connections are made, nobody gets an answer; whether it asks others and is answered is another thing."""
     failing = _failing(case.toward)
-    silent = all(each.state == "frozen" or each.cause in SILENT for each in failing)
-    if silent and any(each.state == "frozen" for each in failing) and not _works(case.toward):
+    frozen = any(each.state == "frozen" for each in failing)
+    if frozen and _silent(failing) and not _cut(failing) and not _works(case.toward):
         yield Hint("peer_frozen", failing, (), case.toward)
 
 
 def _big_answers_lost(case: Case) -> Iterator[Hint]:
-    """On one way connections are made and none is answered as a whole, though somebody is there: it is not frozen."""
+    """On one way connections are made, and of what is said on them a part gets through."""
     for own in _groups(case.toward, "source", "path", "target_node", "family").values():
-        failing = _failing(own)
-        if _fails(own) and _cut(failing) and any(each.protocol in NEW for each in failing):
-            yield Hint("big_answers_lost", failing, _working(case.toward), own)
+        if _fails(own) and _cut(_failing(own)):
+            yield Hint("big_answers_lost", _failing(own), _working(case.toward), own)
 
 
 def _one_way(case: Case) -> Iterator[Hint]:
@@ -348,8 +348,8 @@ def _protocols(case: Case) -> Iterator[Hint]:
             continue
         if _new(failing):
             yield Hint(_of_new_ones(failing), failing, working, own)
-        elif len(failing) > 1 and _new(working) and _cut(failing):  # who asks for big answers only sends small requests
-            yield Hint("big_answers_lost", failing, working, own, clear=False)
+        elif _new(working) and _cut(failing):  # whoever asks for big answers only works: big requests are lost
+            yield Hint("big_answers_lost", failing, working, own)
         elif all(each.breaks for each in failing) or (len(failing) > 1 and _new(working)):
             yield Hint("established_broken", failing, working, own, clear=all(each.breaks for each in failing))
         else:
@@ -360,8 +360,7 @@ def _of_new_ones(failing: Sequence[Seen]) -> str:
     """Their answers are also the bigger ones, and their port is another one; the cause tells which it is."""
     if all(each.cause in ANSWERED for each in failing):
         return "one_protocol"
-    silent = all(each.state == "frozen" or each.cause in SILENT for each in failing)
-    return "big_answers_lost" if silent else "new_connections_fail"
+    return "big_answers_lost" if _silent(failing) else "new_connections_fail"
 
 
 def _breaks(case: Case) -> Iterator[Hint]:
@@ -422,9 +421,14 @@ def _fails(streams: Iterable[Seen]) -> bool:
     return bool(known) and not _works(known)
 
 
-def _cut(streams: Iterable[Seen]) -> bool:
-    """Connections are made, nobody answers, and it is not the peer that is frozen."""
-    return all(each.state == "down" and each.cause in SILENT and not each.breaks for each in streams)
+def _silent(failing: Iterable[Seen]) -> bool:
+    """Connected, and no answer."""
+    return all(each.state == "frozen" or each.cause in SILENT for each in failing)
+
+
+def _cut(failing: Sequence[Seen]) -> bool:
+    """The same, and one of them knows that it is for want of a part."""
+    return _silent(failing) and any(each.state == "down" and each.cause == CUT for each in failing)
 
 
 def _new(streams: Iterable[Seen]) -> bool:
